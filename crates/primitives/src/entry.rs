@@ -1,0 +1,301 @@
+//! What the Raft log carries, and its bytes.
+//!
+//! An entry is `version, kind, RLP payload`. Transactions travel as `sender, EIP-2718 bytes`: the
+//! gateway has recovered the sender, and members of one cluster trust each other (crash faults only).
+
+use crate::{AdmissionId, Receipt, StateDiff, Transaction};
+use alloy_consensus::{Eip658Value, Header, TxEnvelope, transaction::Recovered};
+use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_primitives::{Address, B256, Bytes, Log};
+use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
+use std::sync::Arc;
+
+/// The version of the encoding below. A change of bytes changes this and the golden files.
+pub const ENTRY_VERSION: u8 = 1;
+
+const KIND_ADMIT: u8 = 1;
+const KIND_BLOCK: u8 = 2;
+
+/// One application entry of the Raft log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogEntry {
+    /// Transactions enter the replicated pool.
+    Admit(AdmitBatch),
+    /// A block joins the chain.
+    Block(Box<BlockEntry>),
+}
+
+/// Transactions in the order in which they are offered to the pool. The pool's verdict on each is
+/// reached when the entry is applied, by every node alike.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AdmitBatch {
+    /// With their senders.
+    pub transactions: Vec<Transaction>,
+}
+
+/// A block as the leader proposes it: transactions by reference, results by value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockEntry {
+    /// Complete, with state root.
+    pub header: Header,
+    /// Pool transactions in block order.
+    pub transactions: Vec<AdmissionId>,
+    /// Pool transactions that can never run and leave the pool with this block.
+    pub dropped: Vec<DroppedTransaction>,
+    /// One a transaction.
+    pub receipts: Vec<Receipt>,
+    /// What the block changes in the state.
+    pub diff: StateDiff,
+    /// Index of the last log entry that the leader's pool had applied when it cut this block.
+    /// Replaced transactions are kept until a block with a later index has been applied.
+    pub pool_index: u64,
+}
+
+/// A transaction that leaves the pool without a receipt, on the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct DroppedTransaction {
+    /// Which one.
+    pub id: AdmissionId,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a transaction was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The rules of the fork forbid it, whatever the state (intrinsic gas, gas limit, type).
+    Invalid = 1,
+    /// Executing it made the executor panic or run past its time.
+    Poison = 2,
+}
+
+/// Bytes that are no entry.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EntryError {
+    /// Nothing there.
+    #[error("log entry is empty")]
+    Empty,
+    /// Written by another version.
+    #[error("log entry version {got} is not supported, expected {ENTRY_VERSION}")]
+    Version {
+        /// Version found.
+        got: u8,
+    },
+    /// A kind that this version does not know.
+    #[error("unknown log entry kind {got}")]
+    Kind {
+        /// Kind found.
+        got: u8,
+    },
+    /// The payload does not decode.
+    #[error("malformed log entry: {0}")]
+    Rlp(#[from] alloy_rlp::Error),
+    /// A transaction does not decode.
+    #[error("malformed transaction in log entry: {0}")]
+    Transaction(String),
+}
+
+impl LogEntry {
+    /// The entry's bytes.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Admit(batch) => batch.encode_entry(),
+            Self::Block(block) => block.encode_entry(),
+        }
+    }
+
+    /// Reads an entry back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let (&version, rest) = bytes.split_first().ok_or(EntryError::Empty)?;
+        if version != ENTRY_VERSION {
+            return Err(EntryError::Version { got: version });
+        }
+        let (&kind, mut payload) = rest.split_first().ok_or(EntryError::Empty)?;
+        let entry = match kind {
+            KIND_ADMIT => Self::Admit(AdmitBatch::from_wire(WireAdmit::decode(&mut payload)?)?),
+            KIND_BLOCK => Self::Block(Box::new(WireBlock::decode(&mut payload)?.try_into()?)),
+            got => return Err(EntryError::Kind { got }),
+        };
+        if payload.is_empty() { Ok(entry) } else { Err(alloy_rlp::Error::UnexpectedLength.into()) }
+    }
+}
+
+impl AdmitBatch {
+    /// The bytes of `LogEntry::Admit`.
+    pub fn encode_entry(&self) -> Bytes {
+        framed(KIND_ADMIT, &self.to_wire())
+    }
+
+    /// The batch alone, as it travels from a gateway to the leader.
+    pub fn encode(&self) -> Bytes {
+        alloy_rlp::encode(self.to_wire()).into()
+    }
+
+    /// Reads [`Self::encode`] back.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, EntryError> {
+        let wire = WireAdmit::decode(&mut bytes)?;
+        if !bytes.is_empty() {
+            return Err(alloy_rlp::Error::UnexpectedLength.into());
+        }
+        Self::from_wire(wire)
+    }
+
+    fn to_wire(&self) -> WireAdmit {
+        let transactions = self
+            .transactions
+            .iter()
+            .map(|tx| WireTransaction { sender: tx.signer(), raw: tx.encoded_2718().into() })
+            .collect();
+        WireAdmit { transactions }
+    }
+
+    fn from_wire(wire: WireAdmit) -> Result<Self, EntryError> {
+        let transactions =
+            wire.transactions.into_iter().map(decode_transaction).collect::<Result<_, _>>()?;
+        Ok(Self { transactions })
+    }
+}
+
+impl BlockEntry {
+    /// The bytes of `LogEntry::Block`.
+    pub fn encode_entry(&self) -> Bytes {
+        framed(KIND_BLOCK, &WireBlock::from(self))
+    }
+}
+
+fn framed(kind: u8, payload: &impl Encodable) -> Bytes {
+    let mut out = Vec::with_capacity(2 + payload.length());
+    out.extend([ENTRY_VERSION, kind]);
+    payload.encode(&mut out);
+    out.into()
+}
+
+fn decode_transaction(wire: WireTransaction) -> Result<Transaction, EntryError> {
+    let mut raw = wire.raw.as_ref();
+    let tx = TxEnvelope::decode_2718(&mut raw)
+        .map_err(|error| EntryError::Transaction(error.to_string()))?;
+    if !raw.is_empty() {
+        return Err(EntryError::Transaction("bytes left over".to_owned()));
+    }
+    Ok(Arc::new(Recovered::new_unchecked(tx, wire.sender)))
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+struct WireAdmit {
+    transactions: Vec<WireTransaction>,
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+struct WireTransaction {
+    sender: Address,
+    raw: Bytes,
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+struct WireBlock {
+    header: Header,
+    transactions: Vec<AdmissionId>,
+    dropped: Vec<DroppedTransaction>,
+    receipts: Vec<WireReceipt>,
+    diff: StateDiff,
+    pool_index: u64,
+}
+
+/// `status` is one byte (0 or 1, EIP-658) or, before Byzantium, a state root.
+#[derive(RlpEncodable, RlpDecodable)]
+struct WireReceipt {
+    status: Bytes,
+    cumulative_gas_used: u64,
+    logs: Vec<Log>,
+}
+
+impl From<&BlockEntry> for WireBlock {
+    fn from(block: &BlockEntry) -> Self {
+        Self {
+            header: block.header.clone(),
+            transactions: block.transactions.clone(),
+            dropped: block.dropped.clone(),
+            receipts: block.receipts.iter().map(WireReceipt::from).collect(),
+            diff: block.diff.clone(),
+            pool_index: block.pool_index,
+        }
+    }
+}
+
+impl TryFrom<WireBlock> for BlockEntry {
+    type Error = EntryError;
+
+    fn try_from(wire: WireBlock) -> Result<Self, EntryError> {
+        Ok(Self {
+            header: wire.header,
+            transactions: wire.transactions,
+            dropped: wire.dropped,
+            receipts: wire.receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?,
+            diff: wire.diff,
+            pool_index: wire.pool_index,
+        })
+    }
+}
+
+impl From<&Receipt> for WireReceipt {
+    fn from(receipt: &Receipt) -> Self {
+        let status = match receipt.status {
+            Eip658Value::Eip658(ok) => Bytes::copy_from_slice(&[u8::from(ok)]),
+            Eip658Value::PostState(root) => Bytes::copy_from_slice(root.as_slice()),
+        };
+        Self {
+            status,
+            cumulative_gas_used: receipt.cumulative_gas_used,
+            logs: receipt.logs.clone(),
+        }
+    }
+}
+
+impl TryFrom<WireReceipt> for Receipt {
+    type Error = alloy_rlp::Error;
+
+    fn try_from(wire: WireReceipt) -> alloy_rlp::Result<Self> {
+        let status = match wire.status.as_ref() {
+            [0] => Eip658Value::Eip658(false),
+            [1] => Eip658Value::Eip658(true),
+            root if root.len() == 32 => Eip658Value::PostState(B256::from_slice(root)),
+            _ => return Err(alloy_rlp::Error::Custom("receipt status")),
+        };
+        Ok(Self { status, cumulative_gas_used: wire.cumulative_gas_used, logs: wire.logs })
+    }
+}
+
+impl Encodable for AdmissionId {
+    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
+        self.0.encode(out);
+    }
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+}
+
+impl Decodable for AdmissionId {
+    fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
+        u64::decode(buf).map(Self)
+    }
+}
+
+impl Encodable for DropReason {
+    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
+        (*self as u8).encode(out);
+    }
+    fn length(&self) -> usize {
+        1
+    }
+}
+
+impl Decodable for DropReason {
+    fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
+        match u8::decode(buf)? {
+            1 => Ok(Self::Invalid),
+            2 => Ok(Self::Poison),
+            _ => Err(alloy_rlp::Error::Custom("drop reason")),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The values that cross a crate border, and their encodings.
+//!
+//! **Door**: everything is re-exported here; nothing below knows a clock, a file or a socket.
+//!
+//! **Invariants**: same value, same bytes, on every node; bytes that reach a disk or a wire carry a
+//! version and are frozen by golden files in `testdata/`.
+//!
+//! **Terms**: an *entry* is in the Raft log, a *block* is sealed, a *diff* is what a block changes in
+//! the state, an *admission id* is the place of a transaction among all that the cluster ever admitted.
+
+mod account;
+mod block;
+mod chain_spec;
+mod diff;
+mod entry;
+mod genesis;
+mod id;
+pub mod limits;
+mod state;
+
+pub use account::Account;
+pub use block::{CommittedBlock, Receipt, Transaction, bloom_of, receipts_root, transactions_root};
+pub use chain_spec::ChainSpec;
+pub use diff::{AccountChange, AccountDiff, SlotChange, StateDiff};
+pub use entry::{
+    AdmitBatch, BlockEntry, DropReason, DroppedTransaction, ENTRY_VERSION, EntryError, LogEntry,
+};
+pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
+pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
+pub use state::{DiffIndex, MemoryState, StateError, StateReader, WithDiff};

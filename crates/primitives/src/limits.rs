@@ -1,0 +1,95 @@
+//! Every limit of the system, in one place. A full queue is a typed refusal, never a growing buffer.
+
+/// A raw transaction, bytes (geth: 128 KiB).
+pub const TX_SIZE_MAX: usize = 128 * 1024;
+
+// Pool.
+
+/// Transactions in the replicated pool.
+pub const POOL_TX_COUNT_MAX: usize = 200_000;
+/// Bytes of raw transactions in the replicated pool.
+pub const POOL_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Transactions of one sender in the pool.
+pub const POOL_TX_PER_SENDER_MAX: usize = 16_384;
+/// How far a nonce may lie beyond the sender's next one.
+pub const POOL_NONCE_GAP_MAX: u64 = 64;
+/// What a replacement must pay more, percent (geth: PriceBump).
+pub const POOL_PRICE_BUMP_PERCENT: u128 = 10;
+
+// Raft log.
+
+/// Transactions in one `Admit` entry.
+pub const ADMIT_TX_COUNT_MAX: usize = 2_000;
+/// Bytes of raw transactions in one `Admit` entry.
+pub const ADMIT_BYTES_MAX: usize = 1024 * 1024;
+/// Transactions in one block.
+pub const BLOCK_TX_COUNT_MAX: usize = 20_000;
+/// Entries in one append call.
+pub const APPEND_ENTRY_COUNT_MAX: u64 = 256;
+/// Bytes of one frame between nodes; a longer one closes the connection before any allocation.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a snapshot chunk on the wire.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+/// Applied entries between two snapshots.
+pub const SNAPSHOT_ENTRY_INTERVAL: u64 = 20_000;
+/// Applied entries kept in the log behind a snapshot, for followers that lag a little.
+pub const LOG_ENTRIES_KEPT: u64 = 10_000;
+
+// Gateway.
+
+/// Transactions that wait at one node for a verdict.
+pub const SUBMISSION_QUEUE_LEN_MAX: usize = 32_768;
+/// How long a write waits for a leader before it fails, milliseconds.
+pub const LEADER_WAIT_MS: u64 = 10_000;
+/// Connections that a node accepts from other nodes.
+pub const PEER_CONNECTION_COUNT_MAX: usize = 256;
+
+// Storage.
+
+/// Blocks that may be visible and not yet persisted; beyond it applying waits for the disk.
+pub const OVERLAY_BLOCK_COUNT_MAX: usize = 256;
+/// Changed keys in blocks that may be visible and not yet persisted.
+pub const OVERLAY_KEY_COUNT_MAX: usize = 2_000_000;
+/// Blocks whose state can be read back, unless the configuration says otherwise.
+pub const HISTORY_BLOCK_COUNT_DEFAULT: u64 = 100_000;
+/// Address space of one MDBX environment, bytes.
+pub const MDBX_MAP_BYTES_MAX: usize = 256 * 1024 * 1024 * 1024;
+
+// RPC.
+
+/// Body of a request, bytes (geth: 5 MiB).
+pub const RPC_REQUEST_BYTES_MAX: u32 = 5 * 1024 * 1024;
+/// Body of an answer, bytes (geth: 25 MB a batch).
+pub const RPC_RESPONSE_BYTES_MAX: u32 = 25 * 1024 * 1024;
+/// Calls in a batch (geth: 1000).
+pub const RPC_BATCH_LEN_MAX: u32 = 1000;
+/// Connections to the RPC port.
+pub const RPC_CONNECTION_COUNT_MAX: u32 = 2_000;
+/// Subscriptions of one connection.
+pub const RPC_SUBSCRIPTION_COUNT_MAX: u32 = 1024;
+/// Messages that may wait for one slow WebSocket client before it is cut off.
+pub const RPC_WS_BUFFER_LEN_MAX: u32 = 1024;
+/// Gas of an `eth_call` (geth: 50 million).
+pub const RPC_GAS_CAP: u64 = 50_000_000;
+/// Time that an `eth_call` may take, milliseconds (geth: 5 s).
+pub const RPC_EVM_TIMEOUT_MS: u64 = 5_000;
+/// Blocks that one `eth_getLogs` may span.
+pub const RPC_LOGS_BLOCK_RANGE_MAX: u64 = 100_000;
+/// Logs that one `eth_getLogs` may return.
+pub const RPC_LOGS_COUNT_MAX: usize = 20_000;
+/// Addresses, and topics a position, of one filter (geth: 1000).
+pub const RPC_FILTER_ITEM_COUNT_MAX: usize = 1000;
+/// Blocks of one `eth_feeHistory` (geth: 1024).
+pub const RPC_FEE_HISTORY_BLOCK_COUNT_MAX: u64 = 1024;
+/// Keys of one `eth_getProof` (geth: 1024).
+pub const RPC_PROOF_KEY_COUNT_MAX: usize = 1024;
+/// Changed keys that a proof of an older block may have to take back.
+pub const RPC_PROOF_REWIND_KEY_COUNT_MAX: usize = 100_000;
+/// Default wait of `eth_sendRawTransactionSync` (EIP-7966), milliseconds.
+pub const RPC_SYNC_TIMEOUT_DEFAULT_MS: u64 = 2_000;
+/// Longest wait of `eth_sendRawTransactionSync`, milliseconds.
+pub const RPC_SYNC_TIMEOUT_MAX_MS: u64 = 30_000;
+/// Filters that one node keeps.
+pub const RPC_FILTER_COUNT_MAX: usize = 1000;
+/// A filter not asked about for this long is forgotten, milliseconds (geth: 5 min).
+pub const RPC_FILTER_IDLE_MS: u64 = 300_000;
