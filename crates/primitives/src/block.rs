@@ -15,20 +15,27 @@ pub type Transaction = Arc<Recovered<TxEnvelope>>;
 /// A receipt without its bloom, which is derived from the logs.
 pub type Receipt = alloy_consensus::Receipt;
 
-/// A block of the committed chain with everything that a node keeps of it.
+/// A block with its header, its transactions and what they did: all that a client can ask for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CommittedBlock {
+pub struct SealedBlock {
     /// The header and its hash.
     pub header: Sealed<Header>,
     /// In block order.
     pub transactions: Vec<Transaction>,
     /// One a transaction, in block order.
     pub receipts: Vec<Receipt>,
-    /// What the block changed in the state.
-    pub diff: StateDiff,
 }
 
-impl CommittedBlock {
+/// A sealed block and what it changed in the state: what one `Block` entry of the log comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommittedBlock {
+    /// The block.
+    pub block: Arc<SealedBlock>,
+    /// Its state changes.
+    pub diff: Arc<StateDiff>,
+}
+
+impl SealedBlock {
     /// Block height.
     pub fn number(&self) -> u64 {
         self.header.number

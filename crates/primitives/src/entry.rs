@@ -142,11 +142,7 @@ impl AdmitBatch {
     }
 
     fn to_wire(&self) -> WireAdmit {
-        let transactions = self
-            .transactions
-            .iter()
-            .map(|tx| WireTransaction { sender: tx.signer(), raw: tx.encoded_2718().into() })
-            .collect();
+        let transactions = self.transactions.iter().map(WireTransaction::from).collect();
         WireAdmit { transactions }
     }
 
@@ -164,6 +160,17 @@ impl BlockEntry {
     }
 }
 
+/// The bytes of a block's receipts: as compact as in a `Block` entry, and the same bytes.
+pub fn encode_receipts(receipts: &[Receipt]) -> Vec<u8> {
+    alloy_rlp::encode(receipts.iter().map(WireReceipt::from).collect::<Vec<_>>())
+}
+
+/// Reads [`encode_receipts`] back.
+pub fn decode_receipts(mut bytes: &[u8]) -> Result<Vec<Receipt>, EntryError> {
+    let wire = Vec::<WireReceipt>::decode(&mut bytes)?;
+    Ok(wire.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?)
+}
+
 fn framed(kind: u8, payload: &impl Encodable) -> Bytes {
     let mut out = Vec::with_capacity(2 + payload.length());
     out.extend([ENTRY_VERSION, kind]);
@@ -171,7 +178,7 @@ fn framed(kind: u8, payload: &impl Encodable) -> Bytes {
     out.into()
 }
 
-fn decode_transaction(wire: WireTransaction) -> Result<Transaction, EntryError> {
+pub(crate) fn decode_transaction(wire: WireTransaction) -> Result<Transaction, EntryError> {
     let mut raw = wire.raw.as_ref();
     let tx = TxEnvelope::decode_2718(&mut raw)
         .map_err(|error| EntryError::Transaction(error.to_string()))?;
@@ -187,9 +194,15 @@ struct WireAdmit {
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
-struct WireTransaction {
-    sender: Address,
-    raw: Bytes,
+pub(crate) struct WireTransaction {
+    pub(crate) sender: Address,
+    pub(crate) raw: Bytes,
+}
+
+impl From<&Transaction> for WireTransaction {
+    fn from(tx: &Transaction) -> Self {
+        Self { sender: tx.signer(), raw: tx.encoded_2718().into() }
+    }
 }
 
 #[derive(RlpEncodable, RlpDecodable)]

@@ -151,7 +151,9 @@ fn account_diff(address: Address, account: &GenesisAccount) -> AccountDiff {
 
 fn nonzero_slots(account: &GenesisAccount) -> impl Iterator<Item = (U256, U256)> {
     let slots = account.storage.iter().flatten();
-    slots.map(|(k, v)| ((*k).into(), (*v).into())).filter(|(_, value): &(U256, U256)| !value.is_zero())
+    slots
+        .map(|(k, v)| ((*k).into(), (*v).into()))
+        .filter(|(_, value): &(U256, U256)| !value.is_zero())
 }
 
 fn code_hash(account: &GenesisAccount) -> B256 {

@@ -8,7 +8,9 @@ pub type NodeId = u64;
 
 /// The place of a transaction among all that the cluster admitted, counted from 0. Every node counts
 /// the same, because admission happens when a log entry is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct AdmissionId(pub u64);
 
 impl fmt::Display for AdmissionId {

@@ -16,15 +16,20 @@ mod entry;
 mod genesis;
 mod id;
 pub mod limits;
+mod pool_record;
 mod state;
 
 pub use account::Account;
-pub use block::{CommittedBlock, Receipt, Transaction, bloom_of, receipts_root, transactions_root};
+pub use block::{
+    CommittedBlock, Receipt, SealedBlock, Transaction, bloom_of, receipts_root, transactions_root,
+};
 pub use chain_spec::ChainSpec;
 pub use diff::{AccountChange, AccountDiff, SlotChange, StateDiff};
 pub use entry::{
     AdmitBatch, BlockEntry, DropReason, DroppedTransaction, ENTRY_VERSION, EntryError, LogEntry,
+    decode_receipts, encode_receipts,
 };
 pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
+pub use pool_record::{PoolChange, PoolRecord};
 pub use state::{DiffIndex, MemoryState, StateError, StateReader, WithDiff};
