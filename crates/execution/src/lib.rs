@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Running blocks over revm: building them, and executing given ones serially.
+//!
+//! **Door**: [`build_block`] turns ordered candidates into a block; [`execute_block`] runs a given block
+//! serially and is the oracle of everything faster; [`evm_env`] and [`StateDatabase`] serve calls that
+//! change nothing (`eth_call`).
+//!
+//! **Invariants**: pure: no clock, no randomness, no file, no await; same parent state, attributes and
+//! candidates give the same block, bit for bit. A reverting transaction is a receipt, never an error; only
+//! a state that cannot be read, or a block that breaks a rule, is an `Err`.
+//!
+//! **Terms**: *attributes* are what the proposer chooses of a block; *candidates* are transactions it may
+//! take; a candidate is *included*, *skipped* (stays in the pool) or *dropped* (leaves it); a *diff* is the
+//! net change of a block.
+
+mod database;
+mod env;
+
+pub use database::{DatabaseError, StateDatabase};
+pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
