@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What the cluster decides, without a clock, a socket, a file or an EVM: it *orders* work as commands
+//! and hears of results as events, so it can be tested in microseconds.
+//!
+//! **Door**: a gateway calls [`decode`] on raw transactions; every node applies log entries to its
+//! [`Pool`]; nodes talk in requests and responses; each node's shell feeds a leader machine with
+//! events and carries out its commands.
+//!
+//! **Invariants**: the same entries give the same pool on every node; the same events give the same
+//! commands; nothing iterates a hash map into output; every queue has a limit from
+//! [`limits`](blockraft_primitives::limits).
+
+mod checks;
+mod error;
+mod intrinsic;
+mod pool;
+
+pub use checks::{AdmissionRules, decode, parse, recover};
+pub use error::PoolError;
+pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
+pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent};

@@ -1,0 +1,159 @@
+//! How a transaction enters the pool.
+
+use super::{
+    InFlight, Pool,
+    sender::{Sender, cost_of},
+};
+use crate::{AdmissionRules, PoolError, checks::check_block_gas};
+use alloy_consensus::Transaction as _;
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, U256, map::AddressMap};
+use blockraft_primitives::{
+    Account, AdmissionId, AdmitBatch, PoolChange, PoolRecord, Transaction, limits,
+};
+
+/// What an applied `Admit` entry came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// One a transaction of the batch, in its order.
+    pub verdicts: Vec<Result<AdmissionId, PoolError>>,
+    /// What storage writes.
+    pub changes: Vec<PoolChange>,
+}
+
+impl Pool {
+    /// Whether the transaction would be admitted now.
+    pub fn check(
+        &self,
+        tx: &Transaction,
+        account: Account,
+        rules: &AdmissionRules,
+    ) -> Result<(), PoolError> {
+        let pooled = self.senders.get(&tx.signer());
+        self.check_outset(tx, account, rules)?;
+        let gapped = pooled.map_or(account.nonce, |s| s.next);
+        if tx.nonce() > gapped.saturating_add(limits::POOL_NONCE_GAP_MAX) {
+            return Err(PoolError::NonceTooHigh { nonce: tx.nonce(), gapped });
+        }
+        if let Some(sender) = pooled {
+            check_beside_pooled(tx, account.balance, sender)?;
+        }
+        self.check_room(tx)
+    }
+
+    /// What a leader checks before it proposes: refuses only what is certain to be refused when the
+    /// entry is applied, or is void. Entries on their way may still close a nonce gap, so gaps,
+    /// replacements and sums wait for [`Pool::admit`]. A nonce that is in a block on its way is used.
+    pub fn check_early(
+        &self,
+        in_flight: &InFlight,
+        tx: &Transaction,
+        account: Account,
+        rules: &AdmissionRules,
+    ) -> Result<(), PoolError> {
+        let nonce = in_flight.next_nonce(tx.signer()).unwrap_or(0).max(account.nonce);
+        self.check_outset(tx, Account { nonce, ..account }, rules)?;
+        self.check_room(tx)
+    }
+
+    /// Applies the `Admit` entry at log index `index`. `account_of` reads the state of the last applied
+    /// block, and `rules` are those on top of it.
+    pub fn admit(
+        &mut self,
+        index: u64,
+        batch: &AdmitBatch,
+        mut account_of: impl FnMut(Address) -> Account,
+        rules: &AdmissionRules,
+    ) -> Admitted {
+        let mut accounts = AddressMap::<Account>::default();
+        let mut verdicts = Vec::with_capacity(batch.transactions.len());
+        let mut changes = Vec::with_capacity(batch.transactions.len());
+        for tx in &batch.transactions {
+            let sender = tx.signer();
+            let account = *accounts.entry(sender).or_insert_with(|| account_of(sender));
+            let verdict = self.check(tx, account, rules);
+            verdicts.push(verdict.map(|()| self.enter(index, tx, account.nonce, &mut changes)));
+        }
+        Admitted { verdicts, changes }
+    }
+
+    fn enter(
+        &mut self,
+        index: u64,
+        tx: &Transaction,
+        state_nonce: u64,
+        changes: &mut Vec<PoolChange>,
+    ) -> AdmissionId {
+        let id = self.next_id;
+        let record =
+            PoolRecord { id, admitted_at: index, replaced_at: None, transaction: tx.clone() };
+        if let Some(old) = self.put_live(id, tx, state_nonce) {
+            changes.push(self.retire_record(old.id, index));
+        }
+        changes.push(PoolChange::Put(record.clone()));
+        self.put_record(record);
+        id
+    }
+
+    /// In geth's order, so that of two reasons the same one is given.
+    fn check_outset(
+        &self,
+        tx: &Transaction,
+        account: Account,
+        rules: &AdmissionRules,
+    ) -> Result<(), PoolError> {
+        if self.by_hash.contains_key(tx.tx_hash()) {
+            return Err(PoolError::AlreadyKnown);
+        }
+        check_block_gas(tx, rules)?;
+        if tx.nonce() < account.nonce {
+            return Err(PoolError::NonceTooLow { next: account.nonce, nonce: tx.nonce() });
+        }
+        let (balance, cost) = (account.balance, cost_of(tx));
+        if cost > balance {
+            return Err(PoolError::Funds { balance, cost, overshot: cost - balance });
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, tx: &Transaction) -> Result<(), PoolError> {
+        let full = self.records.len() >= limits::POOL_TX_COUNT_MAX
+            || self.bytes + tx.encode_2718_len() > limits::POOL_BYTES_MAX;
+        if full { Err(PoolError::PoolFull) } else { Ok(()) }
+    }
+}
+
+fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Result<(), PoolError> {
+    let (cost, queued) = (cost_of(tx), sender.cost);
+    let Some(old) = sender.by_nonce.get(&tx.nonce()) else {
+        let need = queued.saturating_add(cost);
+        if need > balance {
+            let overshot = need - balance;
+            return Err(PoolError::QueuedFunds { balance, queued, cost, overshot });
+        }
+        let pooled = sender.by_nonce.len();
+        if pooled >= limits::POOL_TX_PER_SENDER_MAX {
+            return Err(PoolError::AccountLimit { pooled: pooled as u64 });
+        }
+        return Ok(());
+    };
+    let need = (queued - old.cost).saturating_add(cost);
+    // A cheaper replacement is always affordable.
+    if cost > old.cost && need > balance {
+        let (bump, overshot) = (cost - old.cost, need - balance);
+        return Err(PoolError::BumpedFunds { balance, queued, bump, overshot });
+    }
+    let pays_more = outbids(tx.max_fee_per_gas(), old.transaction.max_fee_per_gas())
+        && outbids(tip_cap(tx), tip_cap(&old.transaction));
+    if pays_more { Ok(()) } else { Err(PoolError::ReplacementUnderpriced) }
+}
+
+fn tip_cap(tx: &Transaction) -> u128 {
+    tx.max_priority_fee_per_gas().unwrap_or_else(|| tx.max_fee_per_gas())
+}
+
+/// geth's price bump: more, and at least the bump, rounded down.
+fn outbids(new: u128, old: u128) -> bool {
+    let bumped = U256::from(old) * U256::from(100 + limits::POOL_PRICE_BUMP_PERCENT);
+    new > old && U256::from(new) >= bumped / U256::from(100)
+}
