@@ -12,8 +12,18 @@
 //! take; a candidate is *included*, *skipped* (stays in the pool) or *dropped* (leaves it); a *diff* is the
 //! net change of a block.
 
+mod block_state;
+mod build;
 mod database;
 mod env;
+mod error;
+mod roots;
+mod runner;
+mod serial;
+mod validate;
 
+pub use build::{BuiltBlock, build_block};
 pub use database::{DatabaseError, StateDatabase};
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
+pub use error::{ExecutionError, HeaderMismatch};
+pub use serial::{ExecutedBlock, execute_block};

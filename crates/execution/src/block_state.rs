@@ -1,0 +1,248 @@
+//! The state while a block runs: what was read, what it was before, what it is now.
+
+use crate::database::{DatabaseError, account_info, bytecode};
+use alloy_primitives::{
+    Address, B256, Bytes, U256,
+    map::{AddressMap, B256Map, Entry, U256Map},
+};
+use blockraft_primitives::{
+    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateError, StateReader,
+};
+use revm::{
+    DatabaseCommit,
+    database_interface::Database,
+    state::{Account as EvmAccount, AccountInfo, Bytecode, EvmStorage},
+};
+use std::{collections::BTreeMap, fmt};
+
+/// A cache over the parent state that transactions are written into one after the other. It keeps the
+/// parent's values beside the present ones, so that the block's net change falls out of it.
+pub(crate) struct BlockState<S> {
+    reader: S,
+    /// Number and hash of the parent block: BLOCKHASH must know it before any store does.
+    parent: (u64, B256),
+    accounts: AddressMap<CachedAccount>,
+    codes: B256Map<Bytecode>,
+    /// The first failure of the reader: alloy-evm turns those inside system calls into text.
+    failure: Option<DatabaseError>,
+}
+
+/// alloy-evm asks for it; the reader below need not have one.
+impl<S> fmt::Debug for BlockState<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockState")
+            .field("parent", &self.parent)
+            .field("accounts", &self.accounts.len())
+            .field("codes", &self.codes.len())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct CachedAccount {
+    before: Option<Account>,
+    now: Option<Account>,
+    /// The parent's storage is gone; the slots below are all that there are.
+    wiped: bool,
+    storage: U256Map<CachedSlot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct CachedSlot {
+    before: U256,
+    now: U256,
+}
+
+impl<S: StateReader> BlockState<S> {
+    /// Nothing read yet. `parent` is the parent block's number and hash.
+    pub(crate) fn new(reader: S, parent: (u64, B256)) -> Self {
+        Self {
+            reader,
+            parent,
+            accounts: AddressMap::default(),
+            codes: B256Map::default(),
+            failure: None,
+        }
+    }
+
+    /// The reader's failure, if there was one: then no result of this block can be trusted.
+    pub(crate) fn take_failure(&mut self) -> Option<DatabaseError> {
+        self.failure.take()
+    }
+
+    /// What the block changed: only what differs from the parent state.
+    pub(crate) fn into_diff(self) -> StateDiff {
+        let mut accounts = Vec::with_capacity(self.accounts.len());
+        let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();
+        for (address, account) in self.accounts {
+            if let Some(code_hash) = account.new_code_hash() {
+                let code = self.codes.get(&code_hash).expect("new code is written through here");
+                codes.insert(code_hash, code.original_bytes());
+            }
+            accounts.extend(account.into_diff(address));
+        }
+        accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
+        StateDiff { accounts, codes: codes.into_values().collect() }
+    }
+
+    fn load(&mut self, address: Address) -> Result<&mut CachedAccount, DatabaseError> {
+        match self.accounts.entry(address) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => match self.reader.account(address) {
+                Ok(account) => Ok(entry.insert(CachedAccount::new(account))),
+                Err(error) => Err(note(&mut self.failure, error)),
+            },
+        }
+    }
+
+    /// Applies what a transaction left of one account. revm marks accounts so that this rule holds in
+    /// every fork: touched and empty is gone (EIP-161), unless it was created.
+    fn write(&mut self, address: Address, account: EvmAccount) {
+        if !account.is_touched() {
+            return;
+        }
+        let cached = match self.accounts.entry(address) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            // revm reads an account through us before it touches it.
+            Entry::Vacant(_) => unreachable!("account {address} was written without being read"),
+        };
+        let created = account.is_created();
+        if account.is_selfdestructed() || (account.is_empty() && !created) {
+            cached.now = None;
+            cached.wipe_storage();
+            return;
+        }
+        if created {
+            cached.wipe_storage();
+        }
+        cached.write_slots(account.storage);
+        let AccountInfo { balance, nonce, code_hash, code, .. } = account.info;
+        if let Some(code) = code.filter(|_| cached.now.is_none_or(|a| a.code_hash != code_hash)) {
+            self.codes.entry(code_hash).or_insert(code);
+        }
+        cached.now = Some(Account { nonce, balance, code_hash });
+    }
+}
+
+impl CachedAccount {
+    fn new(before: Option<Account>) -> Self {
+        Self { before, now: before, wiped: false, storage: U256Map::default() }
+    }
+
+    /// Whether a slot that is not cached is known to be zero.
+    fn starts_empty(&self) -> bool {
+        self.wiped || self.before.is_none()
+    }
+
+    fn wipe_storage(&mut self) {
+        self.wiped |= self.before.is_some();
+        self.storage.clear();
+    }
+
+    fn write_slots(&mut self, storage: EvmStorage) {
+        let starts_empty = self.starts_empty();
+        for (slot, value) in storage {
+            if !value.is_changed() {
+                continue;
+            }
+            let before = if starts_empty { U256::ZERO } else { value.original_value };
+            let cached = CachedSlot { before, now: value.present_value };
+            self.storage.entry(slot).and_modify(|s| s.now = cached.now).or_insert(cached);
+        }
+    }
+
+    fn new_code_hash(&self) -> Option<B256> {
+        let now = self.now.filter(Account::has_code)?;
+        let known = self.before.is_some_and(|before| before.code_hash == now.code_hash);
+        (!known).then_some(now.code_hash)
+    }
+
+    fn into_diff(self, address: Address) -> Option<AccountDiff> {
+        let Some(now) = self.now else {
+            let deleted = AccountDiff {
+                address,
+                change: AccountChange::Deleted,
+                storage_wiped: true,
+                storage: Vec::new(),
+            };
+            return self.before.map(|_| deleted);
+        };
+        let unchanged = self.before == Some(now);
+        let mut storage: Vec<SlotChange> = self
+            .storage
+            .into_iter()
+            .filter(|(_, value)| value.now != value.before)
+            .map(|(slot, value)| SlotChange { slot, value: value.now })
+            .collect();
+        if unchanged && !self.wiped && storage.is_empty() {
+            return None;
+        }
+        storage.sort_unstable_by_key(|change| change.slot);
+        let change = if unchanged { AccountChange::Unchanged } else { AccountChange::Set(now) };
+        Some(AccountDiff { address, change, storage_wiped: self.wiped, storage })
+    }
+}
+
+impl<S: StateReader> Database for BlockState<S> {
+    type Error = DatabaseError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
+        Ok(self.load(address)?.now.map(account_info))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
+        match self.codes.entry(code_hash) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(entry) => match self.reader.code(code_hash) {
+                Ok(code) => Ok(entry.insert(bytecode(code)).clone()),
+                Err(error) => Err(note(&mut self.failure, error)),
+            },
+        }
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
+        let account = self.load(address)?;
+        if let Some(cached) = account.storage.get(&slot) {
+            return Ok(cached.now);
+        }
+        if account.starts_empty() {
+            return Ok(U256::ZERO);
+        }
+        match self.reader.storage(address, slot) {
+            Ok(value) => {
+                let cached = CachedSlot { before: value, now: value };
+                self.load(address)?.storage.insert(slot, cached);
+                Ok(value)
+            }
+            Err(error) => Err(note(&mut self.failure, error)),
+        }
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
+        if number == self.parent.0 {
+            return Ok(self.parent.1);
+        }
+        self.reader.block_hash(number).map_err(|error| note(&mut self.failure, error))
+    }
+}
+
+impl<S: StateReader> DatabaseCommit for BlockState<S> {
+    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        for (address, account) in changes {
+            self.write(address, account);
+        }
+    }
+
+    fn commit_iter(&mut self, changes: &mut dyn Iterator<Item = (Address, EvmAccount)>) {
+        for (address, account) in changes {
+            self.write(address, account);
+        }
+    }
+}
+
+fn note(failure: &mut Option<DatabaseError>, error: StateError) -> DatabaseError {
+    let error = DatabaseError::from(error);
+    failure.get_or_insert_with(|| error.clone());
+    error
+}

@@ -1,0 +1,212 @@
+//! One block in progress: system calls, transactions, rewards and withdrawals, in the order that
+//! Ethereum prescribes. Building and given blocks share it.
+
+use crate::{ExecutionError, block_state::BlockState, database::DatabaseError};
+use alloy_consensus::{Eip658Value, Header, Transaction as _, TxEnvelope};
+use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
+use alloy_evm::{
+    EthEvm, Evm, EvmEnv, ToTxEnv,
+    block::{
+        BlockExecutionError, BlockValidationError, SystemCaller,
+        state_changes::post_block_balance_increments,
+    },
+    eth::{EthEvmBuilder, dao_fork, eip6110},
+    precompiles::PrecompilesMap,
+};
+use alloy_hardforks::{EthereumHardfork, EthereumHardforks};
+use alloy_primitives::B256;
+use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
+use revm::{
+    context_interface::result::{EVMError, InvalidTransaction, ResultAndState},
+    database_interface::DatabaseCommitExt,
+    inspector::NoOpInspector,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+type BlockEvm<S> = EthEvm<BlockState<S>, NoOpInspector, PrecompilesMap>;
+
+/// A block between its pre-execution system calls and its end.
+pub(crate) struct Runner<'a, S: StateReader> {
+    evm: BlockEvm<S>,
+    spec: &'a ChainSpec,
+    progress: Progress,
+}
+
+/// What the transactions so far came to.
+#[derive(Debug, Default)]
+struct Progress {
+    receipts: Vec<Receipt>,
+    gas_used: u64,
+    blob_gas_used: u64,
+}
+
+/// What a block came to.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) requests: Requests,
+    pub(crate) gas_used: u64,
+    pub(crate) blob_gas_used: u64,
+    pub(crate) diff: StateDiff,
+}
+
+/// Why a transaction left no trace in the block.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It asks for more gas than is left.
+    Gas { available: u64 },
+    /// A rule about transactions.
+    Invalid(InvalidTransaction),
+    /// The EVM gave an error that is none of the above.
+    Failed(String),
+    /// The EVM panicked: call [`Runner::recover`] before anything else.
+    Panicked,
+    /// The parent state could not be read: the block cannot go on.
+    State(DatabaseError),
+}
+
+impl<'a, S: StateReader> Runner<'a, S> {
+    /// Starts a block: irregular changes (DAO) and the system calls before the transactions (EIP-2935,
+    /// EIP-4788). `header` needs only the fields that are known before execution.
+    pub(crate) fn begin(
+        spec: &'a ChainSpec,
+        env: EvmEnv,
+        state: S,
+        header: &Header,
+        tx_count: usize,
+    ) -> Result<Self, ExecutionError> {
+        let state = BlockState::new(state, (header.number.saturating_sub(1), header.parent_hash));
+        let progress = Progress { receipts: Vec::with_capacity(tx_count), ..Default::default() };
+        let mut runner = Self { evm: EthEvmBuilder::new(state, env).build(), spec, progress };
+        let result = runner.before_transactions(header);
+        runner.check(result)?;
+        Ok(runner)
+    }
+
+    /// Gas that is left for transactions.
+    pub(crate) fn gas_left(&self) -> u64 {
+        self.evm.block().gas_limit - self.progress.gas_used
+    }
+
+    /// Blob gas used so far.
+    pub(crate) fn blob_gas_used(&self) -> u64 {
+        self.progress.blob_gas_used
+    }
+
+    /// Runs a transaction on top of those before it. A refused one leaves the state as it was.
+    pub(crate) fn run(&mut self, tx: &Transaction) -> Result<(), Refusal> {
+        let available = self.gas_left();
+        if tx.gas_limit() > available {
+            return Err(Refusal::Gas { available });
+        }
+        // The panic can only leave the EVM half way; the block's state is written after success.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.evm.transact_raw(ToTxEnv::to_tx_env(tx.as_ref()))
+        }));
+        match result {
+            Ok(Ok(result)) => {
+                self.include(tx, result);
+                Ok(())
+            }
+            Ok(Err(EVMError::Transaction(error))) => Err(Refusal::Invalid(error)),
+            Ok(Err(EVMError::Database(error))) => Err(Refusal::State(error)),
+            Ok(Err(error)) => Err(Refusal::Failed(error.to_string())),
+            Err(_) => Err(Refusal::Panicked),
+        }
+    }
+
+    /// After a panic: the same block with a fresh EVM, without the transaction that panicked.
+    pub(crate) fn recover(self) -> Self {
+        let (state, env) = self.evm.finish();
+        Self { evm: EthEvmBuilder::new(state, env).build(), ..self }
+    }
+
+    /// Ends the block: requests (EIP-6110, 7002, 7251), rewards, withdrawals.
+    pub(crate) fn finish(
+        mut self,
+        ommers: &[Header],
+        withdrawals: &[Withdrawal],
+    ) -> Result<Finished, ExecutionError> {
+        let result = self.after_transactions(ommers, withdrawals);
+        let requests = self.check(result)?;
+        let Progress { receipts, gas_used, blob_gas_used } = self.progress;
+        let (state, _) = self.evm.finish();
+        Ok(Finished { receipts, requests, gas_used, blob_gas_used, diff: state.into_diff() })
+    }
+
+    fn include(&mut self, tx: &TxEnvelope, ResultAndState { result, state }: ResultAndState) {
+        self.progress.gas_used += result.gas().tx_gas_used();
+        self.progress.blob_gas_used += tx.blob_gas_used().unwrap_or_default();
+        self.progress.receipts.push(Receipt {
+            status: Eip658Value::Eip658(result.is_success()),
+            cumulative_gas_used: self.progress.gas_used,
+            logs: result.into_logs(),
+        });
+        revm::DatabaseCommit::commit(self.evm.db_mut(), state);
+    }
+
+    fn before_transactions(&mut self, header: &Header) -> Result<(), BlockExecutionError> {
+        let dao = self.spec.ethereum_fork_activation(EthereumHardfork::Dao);
+        if dao.transitions_at_block(header.number) {
+            self.move_dao_balances().map_err(|_| BlockValidationError::IncrementBalanceFailed)?;
+        }
+        SystemCaller::new(self.spec).apply_pre_execution_changes(header, &mut self.evm)
+    }
+
+    fn move_dao_balances(&mut self) -> Result<(), DatabaseError> {
+        let state = self.evm.db_mut();
+        let drained = state.drain_balances(dao_fork::DAO_HARDFORK_ACCOUNTS)?;
+        let refund = (dao_fork::DAO_HARDFORK_BENEFICIARY, drained.into_iter().sum());
+        state.increment_balances([refund])
+    }
+
+    fn after_transactions(
+        &mut self,
+        ommers: &[Header],
+        withdrawals: &[Withdrawal],
+    ) -> Result<Requests, BlockExecutionError> {
+        let mut requests = Requests::default();
+        let time = self.evm.block().timestamp.saturating_to();
+        if self.spec.is_prague_active_at_timestamp(time) {
+            let deposits =
+                eip6110::parse_deposits_from_receipts(self.spec, &self.progress.receipts)?;
+            if !deposits.is_empty() {
+                requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
+            }
+            SystemCaller::new(self.spec)
+                .append_post_execution_changes(&mut self.evm, &mut requests)?;
+        }
+        let credits =
+            post_block_balance_increments(self.spec, self.evm.block(), ommers, Some(withdrawals));
+        self.evm
+            .db_mut()
+            .increment_balances(credits)
+            .map_err(|_| BlockValidationError::IncrementBalanceFailed)?;
+        Ok(requests)
+    }
+
+    /// A failure to read the state is told from a block that breaks a rule.
+    fn check<T>(&mut self, result: Result<T, BlockExecutionError>) -> Result<T, ExecutionError> {
+        match (self.evm.db_mut().take_failure(), result) {
+            (Some(failure), _) => Err(ExecutionError::State(failure)),
+            (None, Ok(value)) => Ok(value),
+            (None, Err(error)) => Err(ExecutionError::System(error)),
+        }
+    }
+}
+
+impl Refusal {
+    /// As the error of a given block, where nothing may be refused.
+    pub(crate) fn of_given(self, index: usize, tx: &Transaction) -> ExecutionError {
+        let hash: B256 = *tx.tx_hash();
+        match self {
+            Self::Gas { available } => {
+                ExecutionError::GasLimit { index, hash, gas_limit: tx.gas_limit(), available }
+            }
+            Self::Invalid(error) => ExecutionError::Transaction { index, hash, error },
+            Self::Failed(reason) => ExecutionError::Poison { index, hash, reason },
+            Self::Panicked => ExecutionError::Poison { index, hash, reason: "panic".to_owned() },
+            Self::State(error) => ExecutionError::State(error),
+        }
+    }
+}

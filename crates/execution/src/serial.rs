@@ -1,0 +1,54 @@
+//! Given blocks, one transaction after the other: the oracle of everything faster.
+
+use crate::{
+    ExecutionError, env::evm_env, roots::receipts_root_and_bloom, runner::Runner,
+    validate::Commitments,
+};
+use alloy_consensus::Header;
+use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
+use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
+
+/// What a given block came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecutedBlock {
+    /// One a transaction, in block order.
+    pub receipts: Vec<Receipt>,
+    /// Net change of the state.
+    pub diff: StateDiff,
+    /// Gas of all transactions.
+    pub gas_used: u64,
+    /// EIP-4844; zero before Cancun.
+    pub blob_gas_used: u64,
+    /// EIP-7685; empty before Prague.
+    pub requests: Requests,
+}
+
+/// Executes a block in its order and checks the header's gas used, receipts root, bloom, blob gas and
+/// requests hash. The state root is the caller's to check: it takes a trie. Every fork from Frontier to
+/// Osaka; the rules between a header and its parent's are not looked at.
+///
+/// `state` is that of the parent block; `ommers` and `withdrawals` are empty where the fork has none.
+pub fn execute_block<S: StateReader>(
+    spec: &ChainSpec,
+    state: S,
+    header: &Header,
+    transactions: &[Transaction],
+    ommers: &[Header],
+    withdrawals: &[Withdrawal],
+) -> Result<ExecutedBlock, ExecutionError> {
+    let env = evm_env(spec, header);
+    let mut runner = Runner::begin(spec, env, state, header, transactions.len())?;
+    for (index, tx) in transactions.iter().enumerate() {
+        runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
+    }
+    let finished = runner.finish(ommers, withdrawals)?;
+    let roots = receipts_root_and_bloom(transactions, &finished.receipts);
+    Commitments::new(spec, header.timestamp, &finished, roots).check(spec, header)?;
+    Ok(ExecutedBlock {
+        receipts: finished.receipts,
+        diff: finished.diff,
+        gas_used: finished.gas_used,
+        blob_gas_used: finished.blob_gas_used,
+        requests: finished.requests,
+    })
+}

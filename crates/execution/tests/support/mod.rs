@@ -1,0 +1,240 @@
+//! What the integration tests share: public fixtures, and a state root from scratch.
+
+use alloy_consensus::{Block, TxEnvelope, transaction::SignerRecoverable};
+use alloy_genesis::{ChainConfig, Genesis};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256, map::AddressMap};
+use alloy_rlp::Decodable;
+use alloy_trie::{
+    TrieAccount,
+    root::{state_root_unhashed, storage_root_unhashed},
+};
+use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    io::BufReader,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+/// A blockchain test as the public suites write it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockchainTest {
+    /// Name of the fork, or of a transition between two.
+    pub network: String,
+    /// Chain id and blob parameters, where the suite gives them.
+    #[serde(default)]
+    pub config: serde_json::Value,
+    /// Hash and state root of the genesis block.
+    pub genesis_block_header: GenesisHeader,
+    /// State of the genesis block.
+    pub pre: BTreeMap<Address, PreAccount>,
+    /// In the order of import; invalid ones among them.
+    pub blocks: Vec<TestBlock>,
+}
+
+/// The parts of the genesis header that a test needs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GenesisHeader {
+    /// Block hash.
+    pub hash: B256,
+    /// Root of `pre`.
+    pub state_root: B256,
+}
+
+/// An account of a test's state.
+#[derive(Debug, Deserialize)]
+pub struct PreAccount {
+    nonce: U256,
+    balance: U256,
+    code: Bytes,
+    storage: BTreeMap<U256, U256>,
+}
+
+/// A block of a test.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestBlock {
+    /// The whole block.
+    pub rlp: Bytes,
+    /// Set where the block is invalid.
+    pub expect_exception: Option<String>,
+}
+
+/// Streams the tests of a packed suite; `None`, loudly, where the fixtures are not on this machine.
+pub fn tests_of(pack: &str) -> Option<impl Iterator<Item = (String, BlockchainTest)> + Send> {
+    let folder = std::env::var_os("BLOCKRAFT_FIXTURES").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
+        PathBuf::from,
+    );
+    let file = folder.join(pack);
+    if !file.exists() {
+        eprintln!("fixtures not found, skipped: {}", file.display());
+        return None;
+    }
+    let mut tar = Command::new("tar")
+        .args(["--zstd", "-xOf"])
+        .arg(&file)
+        .args(["--wildcards", "*.json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tar runs");
+    let stream = BufReader::with_capacity(1 << 20, tar.stdout.take().unwrap());
+    let files = serde_json::Deserializer::from_reader(stream)
+        .into_iter::<BTreeMap<String, BlockchainTest>>()
+        .map(|file| file.expect("a file of blockchain tests"))
+        .flatten();
+    Some(files)
+}
+
+impl BlockchainTest {
+    /// The rules of the test's network.
+    pub fn spec(&self) -> ChainSpec {
+        let mut config = network(&self.network);
+        let schedule = self.config.get("blobSchedule");
+        if let Some(schedule) = schedule.and_then(|s| s.as_object()) {
+            for (fork, params) in schedule {
+                let field = |name: &str| -> u64 {
+                    let value: U256 = serde_json::from_value(params[name].clone()).unwrap();
+                    value.to()
+                };
+                let params = serde_json::json!({
+                    "target": field("target"),
+                    "max": field("max"),
+                    "baseFeeUpdateFraction": field("baseFeeUpdateFraction"),
+                });
+                let params = serde_json::from_value(params).unwrap();
+                config.blob_schedule.insert(fork.to_lowercase(), params);
+            }
+        }
+        ChainSpec::new(&config).expect("the suites' forks are in order")
+    }
+
+    /// The genesis state.
+    pub fn state(&self) -> MemoryState {
+        let mut state = MemoryState::default();
+        for (address, pre) in &self.pre {
+            let code_hash =
+                if pre.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&pre.code) };
+            state.codes.insert(code_hash, pre.code.clone());
+            let account = Account { nonce: pre.nonce.to(), balance: pre.balance, code_hash };
+            state.accounts.insert(*address, account);
+            let slots = pre.storage.iter().filter(|(_, value)| !value.is_zero());
+            if slots.clone().count() > 0 {
+                state.storage.insert(*address, slots.map(|(k, v)| (*k, *v)).collect());
+            }
+        }
+        state.block_hashes.insert(0, self.genesis_block_header.hash);
+        state
+    }
+}
+
+impl TestBlock {
+    /// The block with its senders; `None` where it is no block at all.
+    pub fn decode(&self) -> Option<(Block<TxEnvelope>, Vec<Transaction>)> {
+        let block = Block::<TxEnvelope>::decode(&mut self.rlp.as_ref()).ok()?;
+        let transactions = block
+            .body
+            .transactions
+            .iter()
+            .map(|tx| tx.clone().try_into_recovered().ok().map(Arc::new))
+            .collect::<Option<_>>()?;
+        Some((block, transactions))
+    }
+}
+
+/// State root by alloy-trie, from nothing but the flat state.
+pub fn state_root(state: &MemoryState) -> B256 {
+    let storage: AddressMap<B256> = state
+        .storage
+        .iter()
+        .map(|(address, slots)| {
+            (*address, storage_root_unhashed(slots.iter().map(|(k, v)| (B256::from(*k), *v))))
+        })
+        .collect();
+    state_root_unhashed(state.accounts.iter().map(|(address, account)| {
+        let storage_root = storage
+            .get(address)
+            .copied()
+            .unwrap_or_else(|| storage_root_unhashed(std::iter::empty::<(B256, U256)>()));
+        (
+            *address,
+            TrieAccount {
+                nonce: account.nonce,
+                balance: account.balance,
+                storage_root,
+                code_hash: account.code_hash,
+                ..Default::default()
+            },
+        )
+    }))
+}
+
+/// A config in which the named fork, and all before it, are active from the genesis on; of a
+/// transition, the second fork begins at time 15,000.
+fn network(name: &str) -> ChainConfig {
+    let (from, to) = match name.strip_suffix("AtTime15k") {
+        Some(both) => both.split_once("To").expect("a transition names two forks"),
+        None => (name, ""),
+    };
+    let forks = [
+        "Frontier",
+        "Homestead",
+        "EIP150",
+        "EIP158",
+        "Byzantium",
+        "ConstantinopleFix",
+        "Istanbul",
+        "Berlin",
+        "London",
+        "Paris",
+        "Shanghai",
+        "Cancun",
+        "Prague",
+        "Osaka",
+        "BPO1",
+        "BPO2",
+        "BPO3",
+        "BPO4",
+        "BPO5",
+    ];
+    let rank = |name: &str| forks.iter().position(|fork| *fork == name);
+    let level = rank(from).unwrap_or_else(|| panic!("unknown network {name}"));
+    let at = |fork: &str| {
+        let fork_rank = rank(fork).unwrap();
+        if fork_rank <= level {
+            Some(0)
+        } else if rank(to).is_some_and(|to| fork_rank <= to) {
+            Some(15_000)
+        } else {
+            None
+        }
+    };
+    ChainConfig {
+        chain_id: 1,
+        homestead_block: at("Homestead"),
+        eip150_block: at("EIP150"),
+        eip155_block: at("EIP158"),
+        eip158_block: at("EIP158"),
+        byzantium_block: at("Byzantium"),
+        constantinople_block: at("ConstantinopleFix"),
+        petersburg_block: at("ConstantinopleFix"),
+        istanbul_block: at("Istanbul"),
+        berlin_block: at("Berlin"),
+        london_block: at("London"),
+        terminal_total_difficulty: at("Paris").map(|_| U256::ZERO),
+        shanghai_time: at("Shanghai"),
+        cancun_time: at("Cancun"),
+        prague_time: at("Prague"),
+        osaka_time: at("Osaka"),
+        bpo1_time: at("BPO1"),
+        bpo2_time: at("BPO2"),
+        bpo3_time: at("BPO3"),
+        bpo4_time: at("BPO4"),
+        bpo5_time: at("BPO5"),
+        ..Genesis::default().config
+    }
+}
