@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Ethereum JSON-RPC over HTTP and WebSocket, on one port.
+//!
+//! **Door**: [`RpcServer::start`] serves what an [`RpcContext`] gives access to.
+//!
+//! **Invariants**: nothing here decides: reads come from committed blocks and the replicated pool, writes
+//! go to the gateway as a [`Submission`] and are answered when it answers. MDBX and the EVM run on worker
+//! threads only, a bounded number at once. Codes and texts of errors are geth's, because client libraries
+//! match on them. The methods served are those that `rpc-spec/openrpc.json` describes, neither more nor
+//! fewer.
+//!
+//! **Terms**: a *head* is a block that has just become visible; *pending* is the replicated pool on top of
+//! the last block; a *submission* is a raw transaction on its way to the leader.
+
+mod api;
+mod args;
+mod block_id;
+mod config;
+mod context;
+mod convert;
+mod errors;
+mod eth;
+mod filters;
+mod health;
+mod http;
+mod methods;
+mod middleware;
+mod registry;
+mod server;
+mod workers;
+
+pub use config::{MetricsSource, RpcConfig};
+pub use context::{
+    AccountProof, ClusterStatus, MemberStatus, NodeStatus, ProofError, ProofSource, Role,
+    RpcContext, SlotProof, Submission, SubmitError,
+};
+pub use server::{RpcServer, RpcServerError, RunningRpc};

@@ -1,0 +1,56 @@
+//! What every method can reach.
+
+use crate::{
+    config::RpcConfig,
+    context::{ClusterStatus, ProofSource, RpcContext, Submission},
+    filters::Filters,
+    workers::Workers,
+};
+use blockraft_primitives::{ChainSpec, SealedBlock, Transaction};
+use blockraft_protocol::Pool;
+use blockraft_storage::Store;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// The state behind the methods.
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    pub(crate) pool: Arc<RwLock<Pool>>,
+    pub(crate) submissions: mpsc::Sender<Submission>,
+    pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
+    pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
+    pub(crate) cluster: watch::Receiver<ClusterStatus>,
+    pub(crate) proofs: Arc<ProofSource>,
+    pub(crate) workers: Workers,
+    pub(crate) filters: Filters,
+    pub(crate) client_version: String,
+}
+
+impl Api {
+    pub(crate) fn new(config: &RpcConfig, context: RpcContext) -> Self {
+        let RpcContext { store, pool, submissions, heads, pending, cluster, proofs, runtime } =
+            context;
+        Self {
+            store,
+            pool,
+            submissions,
+            heads,
+            pending,
+            cluster,
+            proofs,
+            workers: Workers::new(runtime, config.read_worker_count, config.call_worker_count),
+            filters: Filters::default(),
+            client_version: config.client_version.clone(),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &ChainSpec {
+        &self.store.genesis().spec
+    }
+
+    /// Whether the genesis asks for a chain without fees.
+    pub(crate) fn is_gasless(&self) -> bool {
+        self.store.genesis().options.gasless
+    }
+}

@@ -1,0 +1,74 @@
+//! From the block that a client names to a block of the chain.
+//!
+//! One rule for every method: a committed block is final, so `latest`, `safe` and `finalized` are the
+//! last visible block. `pending` is the pool on top of it: the same state, later nonces.
+
+use crate::{
+    api::Api,
+    errors::{RpcError, RpcResult},
+};
+use alloy_consensus::{Header, Sealed};
+use alloy_eips::{BlockId, BlockNumberOrTag};
+use blockraft_primitives::SealedBlock;
+use blockraft_storage::StateView;
+use std::sync::Arc;
+
+/// The state at a block, and the block's header.
+pub(crate) struct StateAt {
+    pub(crate) header: Sealed<Header>,
+    pub(crate) view: StateView,
+}
+
+impl Api {
+    /// The number that a tag stands for now.
+    pub(crate) fn number(&self, tag: BlockNumberOrTag) -> u64 {
+        match tag {
+            BlockNumberOrTag::Number(number) => number,
+            BlockNumberOrTag::Earliest => 0,
+            BlockNumberOrTag::Latest
+            | BlockNumberOrTag::Safe
+            | BlockNumberOrTag::Finalized
+            | BlockNumberOrTag::Pending => self.store.head().number,
+        }
+    }
+
+    /// The block's number; `None` where there is no such block.
+    pub(crate) fn known_number(&self, id: BlockId) -> RpcResult<Option<u64>> {
+        match id {
+            // Every block there is is canonical, so `requireCanonical` changes nothing.
+            BlockId::Hash(hash) => Ok(self.store.number_of(&hash.block_hash)?),
+            BlockId::Number(tag) => {
+                let number = self.number(tag);
+                Ok((number <= self.store.head().number).then_some(number))
+            }
+        }
+    }
+
+    /// The block; `None` where there is no such block.
+    pub(crate) fn block(&self, id: BlockId) -> RpcResult<Option<Arc<SealedBlock>>> {
+        match self.known_number(id)? {
+            Some(number) => Ok(self.store.block(number)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The header; `None` where there is no such block.
+    pub(crate) fn header(&self, id: BlockId) -> RpcResult<Option<Sealed<Header>>> {
+        match self.known_number(id)? {
+            Some(number) => Ok(self.store.header(number)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The state that a call names; geth's texts where there is none.
+    pub(crate) fn state(&self, id: BlockId) -> RpcResult<StateAt> {
+        let Some(header) = self.header(id)? else {
+            return Err(match id {
+                BlockId::Hash(_) => RpcError::server("header for hash not found"),
+                BlockId::Number(_) => RpcError::header_not_found(),
+            });
+        };
+        let view = self.store.view(header.number)?;
+        Ok(StateAt { header, view })
+    }
+}

@@ -1,0 +1,214 @@
+//! From blocks, transactions and receipts to the JSON that geth answers.
+
+use alloy_consensus::{
+    Header, ReceiptEnvelope, ReceiptWithBloom, Sealed, Transaction as _, TxEip4844Variant,
+    TxEnvelope, TxType, transaction::Recovered,
+};
+use alloy_eips::{eip2718::Encodable2718, eip4895::Withdrawals};
+use alloy_primitives::{B256, U256};
+use alloy_rlp::{Encodable, length_of_length};
+use alloy_rpc_types_eth::{
+    Block, BlockTransactions, Header as RpcHeader, Log, Transaction as RpcTransaction,
+    TransactionReceipt,
+};
+use blockraft_primitives::{ChainSpec, Receipt, SealedBlock, Transaction};
+
+/// A block with its transactions whole or as hashes.
+pub(crate) fn block(block: &SealedBlock, full: bool) -> Block {
+    let transactions = if full {
+        let indices = 0..block.transactions.len();
+        BlockTransactions::Full(indices.map(|index| transaction(block, index)).collect())
+    } else {
+        BlockTransactions::Hashes(hashes(block))
+    };
+    Block {
+        header: RpcHeader { size: Some(U256::from(size(block))), ..header(&block.header) },
+        uncles: Vec::new(),
+        transactions,
+        withdrawals: block.header.withdrawals_root.map(|_| Withdrawals::default()),
+    }
+}
+
+/// A header alone. Fields that the block's fork does not have are absent.
+pub(crate) fn header(header: &Sealed<Header>) -> RpcHeader {
+    RpcHeader {
+        hash: header.hash(),
+        inner: header.inner().clone(),
+        total_difficulty: None,
+        size: None,
+    }
+}
+
+/// The hashes of a block's transactions.
+pub(crate) fn hashes(block: &SealedBlock) -> Vec<B256> {
+    block.transactions.iter().map(|tx| *tx.tx_hash()).collect()
+}
+
+/// A transaction in a block.
+pub(crate) fn transaction(block: &SealedBlock, index: usize) -> RpcTransaction {
+    RpcTransaction {
+        inner: without_sidecar(&block.transactions[index]),
+        block_hash: Some(block.hash()),
+        block_number: Some(block.number()),
+        transaction_index: Some(index as u64),
+        effective_gas_price: Some(block.effective_gas_price(index)),
+        block_timestamp: Some(block.header.timestamp),
+    }
+}
+
+/// A transaction of the pool; its price is what it would pay in a block with this base fee.
+pub(crate) fn pending_transaction(tx: &Transaction, base_fee: Option<u64>) -> RpcTransaction {
+    RpcTransaction {
+        inner: without_sidecar(tx),
+        block_hash: None,
+        block_number: None,
+        transaction_index: None,
+        effective_gas_price: Some(tx.effective_gas_price(base_fee)),
+        block_timestamp: None,
+    }
+}
+
+/// Blobs are not part of the transaction that the chain knows.
+fn without_sidecar(tx: &Transaction) -> Recovered<TxEnvelope> {
+    match tx.inner() {
+        TxEnvelope::Eip4844(blob) => {
+            let stripped = blob.clone().map(|variant| TxEip4844Variant::TxEip4844(variant.into()));
+            Recovered::new_unchecked(TxEnvelope::Eip4844(stripped), tx.signer())
+        }
+        _ => tx.as_ref().clone(),
+    }
+}
+
+/// The receipt of one transaction. `first_log` is the index in the block of its first log.
+pub(crate) fn receipt(
+    spec: &ChainSpec,
+    block: &SealedBlock,
+    index: usize,
+    first_log: usize,
+) -> TransactionReceipt {
+    let tx = &block.transactions[index];
+    let blob_gas_price = tx.blob_gas_used().and_then(|_| {
+        spec.blob_params(block.header.timestamp).and_then(|params| block.header.blob_fee(params))
+    });
+    TransactionReceipt {
+        inner: envelope(tx.tx_type(), rpc_receipt(block, index, first_log)),
+        transaction_hash: *tx.tx_hash(),
+        transaction_index: Some(index as u64),
+        block_hash: Some(block.hash()),
+        block_number: Some(block.number()),
+        gas_used: block.gas_used_by(index),
+        effective_gas_price: block.effective_gas_price(index),
+        blob_gas_used: tx.blob_gas_used(),
+        blob_gas_price,
+        from: tx.signer(),
+        to: tx.to(),
+        contract_address: tx.is_create().then(|| tx.signer().create(tx.nonce())),
+    }
+}
+
+/// All receipts of a block.
+pub(crate) fn receipts(spec: &ChainSpec, block: &SealedBlock) -> Vec<TransactionReceipt> {
+    let mut first_log = 0;
+    let mut receipts = Vec::with_capacity(block.receipts.len());
+    for (index, stored) in block.receipts.iter().enumerate() {
+        receipts.push(receipt(spec, block, index, first_log));
+        first_log += stored.logs.len();
+    }
+    receipts
+}
+
+/// The logs of a block with their places, in order.
+pub(crate) fn logs(block: &SealedBlock) -> impl Iterator<Item = Log> {
+    let of_transaction = |(index, receipt): (usize, &Receipt)| {
+        receipt.logs.clone().into_iter().map(move |log| (index, log)).collect::<Vec<_>>()
+    };
+    let placed = block.receipts.iter().enumerate().flat_map(of_transaction).enumerate();
+    placed.map(|(log_index, (index, log))| place(block, index, log_index, log))
+}
+
+fn place(block: &SealedBlock, index: usize, log_index: usize, inner: alloy_primitives::Log) -> Log {
+    Log {
+        inner,
+        block_hash: Some(block.hash()),
+        block_number: Some(block.number()),
+        block_timestamp: Some(block.header.timestamp),
+        transaction_hash: Some(*block.transactions[index].tx_hash()),
+        transaction_index: Some(index as u64),
+        log_index: Some(log_index as u64),
+        removed: false,
+    }
+}
+
+fn rpc_receipt(
+    block: &SealedBlock,
+    index: usize,
+    first_log: usize,
+) -> ReceiptWithBloom<alloy_consensus::Receipt<Log>> {
+    let stored = &block.receipts[index];
+    let logs_bloom = stored.bloom_slow();
+    let place = |(offset, log): (usize, &alloy_primitives::Log)| {
+        place(block, index, first_log + offset, log.clone())
+    };
+    let receipt = alloy_consensus::Receipt {
+        status: stored.status,
+        cumulative_gas_used: stored.cumulative_gas_used,
+        logs: stored.logs.iter().enumerate().map(place).collect(),
+    };
+    ReceiptWithBloom { receipt, logs_bloom }
+}
+
+/// A receipt as a receipt trie holds it.
+pub(crate) fn consensus_receipt(block: &SealedBlock, index: usize) -> ReceiptEnvelope {
+    envelope(block.transactions[index].tx_type(), block.receipts[index].clone().with_bloom())
+}
+
+fn envelope<L>(
+    tx_type: TxType,
+    receipt: ReceiptWithBloom<alloy_consensus::Receipt<L>>,
+) -> ReceiptEnvelope<L> {
+    match tx_type {
+        TxType::Legacy => ReceiptEnvelope::Legacy(receipt),
+        TxType::Eip2930 => ReceiptEnvelope::Eip2930(receipt),
+        TxType::Eip1559 => ReceiptEnvelope::Eip1559(receipt),
+        TxType::Eip4844 => ReceiptEnvelope::Eip4844(receipt),
+        TxType::Eip7702 => ReceiptEnvelope::Eip7702(receipt),
+    }
+}
+
+/// The block's RLP: header, transactions, no ommers and, from Shanghai on, no withdrawals.
+pub(crate) fn rlp(block: &SealedBlock) -> Vec<u8> {
+    let header = block.header.inner();
+    let transactions: usize = block.transactions.iter().map(|tx| tx.network_len()).sum();
+    let lists_length = list_length(transactions) + 1 + withdrawals_length(header);
+    let mut out = Vec::with_capacity(header.length() + lists_length + 9);
+    list_header(header.length() + lists_length).encode(&mut out);
+    header.encode(&mut out);
+    list_header(transactions).encode(&mut out);
+    for tx in &block.transactions {
+        tx.network_encode(&mut out);
+    }
+    list_header(0).encode(&mut out);
+    if header.withdrawals_root.is_some() {
+        list_header(0).encode(&mut out);
+    }
+    out
+}
+
+/// How long [`rlp`] is.
+fn size(block: &SealedBlock) -> usize {
+    let header = block.header.inner();
+    let transactions: usize = block.transactions.iter().map(|tx| tx.network_len()).sum();
+    list_length(header.length() + list_length(transactions) + 1 + withdrawals_length(header))
+}
+
+fn withdrawals_length(header: &Header) -> usize {
+    usize::from(header.withdrawals_root.is_some())
+}
+
+fn list_header(payload_length: usize) -> alloy_rlp::Header {
+    alloy_rlp::Header { list: true, payload_length }
+}
+
+fn list_length(payload_length: usize) -> usize {
+    payload_length + length_of_length(payload_length)
+}

@@ -1,0 +1,103 @@
+//! Blocking work, off the async threads: MDBX reads and EVM runs enter here and nowhere else.
+
+use crate::errors::{INTERNAL, RpcError, RpcResult};
+use blockraft_primitives::limits::RPC_EVM_TIMEOUT_MS;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::Semaphore};
+
+/// Two bounded sets of threads, so that calls that run long cannot starve plain reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Workers {
+    runtime: Handle,
+    reads: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+}
+
+/// Tells a running call that nobody waits for it any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Whether the time is up or the client is gone.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Cancels when the waiting side is dropped, whatever the reason.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(runtime: Handle, read_count: usize, call_count: usize) -> Self {
+        Self {
+            runtime,
+            reads: Arc::new(Semaphore::new(read_count.max(1))),
+            calls: Arc::new(Semaphore::new(call_count.max(1))),
+        }
+    }
+
+    /// Runs a read.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> RpcResult<T> + Send + 'static,
+    ) -> RpcResult<T> {
+        self.run(&self.reads, work).await
+    }
+
+    /// Runs something that may take long and looks at its [`Cancel`]; answers geth's text when the time
+    /// that a call may take is over.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> RpcResult<T> + Send + 'static,
+    ) -> RpcResult<T> {
+        let cancel = Cancel::default();
+        let _guard = CancelOnDrop(cancel.clone());
+        let limit = Duration::from_millis(RPC_EVM_TIMEOUT_MS);
+        let run = self.run(&self.calls, move || work(&cancel));
+        match tokio::time::timeout(limit, run).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    /// The permit goes with the work: a caller that stops waiting does not free the thread.
+    async fn run<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce() -> RpcResult<T> + Send + 'static,
+    ) -> RpcResult<T> {
+        let gone = || RpcError::new(INTERNAL, "the node is shutting down");
+        let permit = permits.clone().acquire_owned().await.map_err(|_| gone())?;
+        let task = self.runtime.spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a method panicked");
+                Err(RpcError::new(INTERNAL, "method handler crashed"))
+            }
+            Err(_) => Err(gone()),
+        }
+    }
+}
+
+/// geth's text.
+pub(crate) fn timed_out() -> RpcError {
+    let seconds = RPC_EVM_TIMEOUT_MS / 1000;
+    RpcError::server(format!("execution aborted (timeout = {seconds}s)"))
+}
