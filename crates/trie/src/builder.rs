@@ -1,0 +1,110 @@
+//! Building a trie at start, from flat state that is sorted by hash: partition by partition, on as many
+//! threads as the caller has.
+
+use crate::{
+    StateTrie, TrieError,
+    leaf::{AccountLeaf, Extras, SlotLeaf},
+    parallel::PARTS,
+    state_trie::hash_storages,
+    storage_trie::StorageTrie,
+    subtrie::{Scratch, Subtrie, Top},
+};
+use alloy_primitives::{B256, U256};
+use blockraft_primitives::Account;
+use rayon::prelude::*;
+
+/// Builds the subtrie of one first byte of the hashed address.
+#[derive(Debug)]
+pub struct SubtrieBuilder {
+    prefix: u8,
+    leaves: Vec<AccountLeaf>,
+    extras: Extras,
+}
+
+/// A subtrie that was built and hashed.
+#[derive(Debug)]
+pub struct BuiltSubtrie {
+    pub(crate) prefix: u8,
+    pub(crate) part: Subtrie<AccountLeaf>,
+    pub(crate) top: Top,
+}
+
+impl SubtrieBuilder {
+    /// A builder for the accounts whose hashed address starts with `prefix`.
+    pub fn new(prefix: u8) -> Self {
+        Self { prefix, leaves: Vec::new(), extras: Extras::default() }
+    }
+
+    /// Adds an account. Accounts come in the order of their hashed addresses, slots in the order of
+    /// their hashes; slots that are zero are skipped.
+    ///
+    /// # Errors
+    /// The order is broken, or the hashed address has another prefix.
+    pub fn add_account(
+        &mut self,
+        hashed_address: B256,
+        account: &Account,
+        storage: impl IntoIterator<Item = (B256, U256)>,
+    ) -> Result<(), TrieError> {
+        let error = |key| TrieError::LeafOrder { prefix: self.prefix, key };
+        let in_order = self.leaves.last().is_none_or(|last| last.key < hashed_address);
+        if !in_order || hashed_address.0[0] != self.prefix {
+            return Err(error(hashed_address));
+        }
+        let mut slots: Vec<SlotLeaf> = Vec::new();
+        for (key, value) in storage {
+            if slots.last().is_some_and(|last| last.key >= key) {
+                return Err(error(key));
+            }
+            if !value.is_zero() {
+                slots.push(SlotLeaf { key, value });
+            }
+        }
+        let mut leaf = AccountLeaf::new(hashed_address);
+        leaf.set_account(account, &mut self.extras);
+        if !slots.is_empty() {
+            slots.shrink_to_fit();
+            *leaf.storage_mut(&mut self.extras) = StorageTrie::build(slots);
+        }
+        self.leaves.push(leaf);
+        Ok(())
+    }
+
+    /// Builds and hashes the subtrie.
+    pub fn finish(self) -> BuiltSubtrie {
+        let mut leaves = self.leaves;
+        leaves.shrink_to_fit();
+        let mut part = Subtrie::build(leaves, self.extras);
+        hash_storages(&mut part);
+        let top = part.hash(&mut Scratch::new());
+        BuiltSubtrie { prefix: self.prefix, part, top }
+    }
+}
+
+impl StateTrie {
+    /// Builds the whole trie on the rayon pool of the caller: `fill` is called once for each prefix, with
+    /// the builder of that prefix.
+    ///
+    /// # Errors
+    /// The first that `fill` returns.
+    pub fn build<E: Send>(
+        fill: impl Fn(u8, &mut SubtrieBuilder) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        let built = (0..=u8::MAX).into_par_iter().map(|prefix| {
+            let mut builder = SubtrieBuilder::new(prefix);
+            fill(prefix, &mut builder)?;
+            Ok(builder.finish())
+        });
+        Ok(Self::from_subtries(built.collect::<Result<Vec<_>, E>>()?))
+    }
+
+    /// Puts subtries together; those not given are empty.
+    pub fn from_subtries(built: impl IntoIterator<Item = BuiltSubtrie>) -> Self {
+        let mut trie = Self::default();
+        debug_assert_eq!(trie.accounts.parts().len(), PARTS, "one part for each prefix");
+        for subtrie in built {
+            trie.accounts.replace_part(subtrie.prefix, subtrie.part, subtrie.top);
+        }
+        trie
+    }
+}

@@ -1,0 +1,91 @@
+//! Gathers messages until four of one length in blocks can be hashed together.
+
+use crate::keccak_x4::{self, RATE};
+use alloy_primitives::{B256, keccak256};
+
+/// Longest message that waits for others: a full branch has 532 bytes.
+const BLOCKS_MAX: usize = 4;
+
+/// Messages that wait to be hashed. Each has a tag, with which its hash is delivered.
+#[derive(Debug)]
+pub(crate) struct HashBatch {
+    groups: [Group; BLOCKS_MAX],
+    four_way: bool,
+}
+
+/// Up to four messages of one length in blocks, padded.
+#[derive(Debug)]
+struct Group {
+    lanes: [Vec<u8>; 4],
+    lens: [usize; 4],
+    tags: [u32; 4],
+    waiting: usize,
+}
+
+impl HashBatch {
+    pub(crate) fn new() -> Self {
+        let groups = std::array::from_fn(|index| Group {
+            lanes: std::array::from_fn(|_| vec![0; (index + 1) * RATE]),
+            lens: [0; 4],
+            tags: [0; 4],
+            waiting: 0,
+        });
+        Self { groups, four_way: keccak_x4::available() }
+    }
+
+    /// Takes a message; may deliver its hash and those of earlier ones.
+    pub(crate) fn push(&mut self, tag: u32, message: &[u8], mut deliver: impl FnMut(u32, B256)) {
+        let blocks = keccak_x4::blocks(message.len());
+        if !self.four_way || blocks > BLOCKS_MAX {
+            deliver(tag, keccak256(message));
+            return;
+        }
+        let group = &mut self.groups[blocks - 1];
+        let lane = &mut group.lanes[group.waiting];
+        lane[..message.len()].copy_from_slice(message);
+        keccak_x4::pad(lane, message.len());
+        group.lens[group.waiting] = message.len();
+        group.tags[group.waiting] = tag;
+        group.waiting += 1;
+        if group.waiting == 4 {
+            group.deliver_together(&mut deliver);
+        }
+    }
+
+    /// Delivers everything that still waits.
+    pub(crate) fn flush(&mut self, mut deliver: impl FnMut(u32, B256)) {
+        for group in &mut self.groups {
+            // Four at once cost about as much as two one by one.
+            if group.waiting > 2 {
+                group.deliver_together(&mut deliver);
+                continue;
+            }
+            for lane in 0..std::mem::take(&mut group.waiting) {
+                deliver(group.tags[lane], keccak256(&group.lanes[lane][..group.lens[lane]]));
+            }
+        }
+    }
+}
+
+impl Group {
+    fn deliver_together(&mut self, deliver: &mut impl FnMut(u32, B256)) {
+        let hashes = keccak_x4::digest(std::array::from_fn(|lane| self.lanes[lane].as_slice()));
+        for lane in 0..std::mem::take(&mut self.waiting) {
+            deliver(self.tags[lane], hashes[lane]);
+        }
+    }
+}
+
+/// keccak256 of each item, in order.
+pub(crate) fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
+    let mut hashes = vec![B256::ZERO; items.len()];
+    let mut batch = HashBatch::new();
+    let mut message = Vec::with_capacity(32);
+    for (index, item) in items.iter().enumerate() {
+        message.clear();
+        bytes(item, &mut message);
+        batch.push(index as u32, &message, |tag, hash| hashes[tag as usize] = hash);
+    }
+    batch.flush(|tag, hash| hashes[tag as usize] = hash);
+    hashes
+}

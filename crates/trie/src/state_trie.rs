@@ -1,0 +1,192 @@
+//! The door: a state trie that takes diffs and yields roots.
+
+use crate::{
+    error::TrieError,
+    hasher,
+    leaf::{AccountLeaf, Extras},
+    parallel::Forest,
+    storage_trie::{StorageTrie, slot_key},
+    subtrie::{Scratch, Subtrie},
+};
+use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_trie::EMPTY_ROOT_HASH;
+use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff};
+use rayon::prelude::*;
+
+/// Addresses that one thread hashes.
+const HASH_CHUNK: usize = 2048;
+
+/// Ethereum's state trie in memory: accounts under keccak256 of their address, each with its storage
+/// under keccak256 of the slot.
+///
+/// Changing it is cheap; hashing waits for [`Self::root`] and is done for changed nodes only, on the
+/// rayon pool of the caller. Every result is independent of the number of threads.
+#[derive(Clone, Debug, Default)]
+pub struct StateTrie {
+    pub(crate) accounts: Forest<AccountLeaf>,
+}
+
+impl StateTrie {
+    /// The empty state.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes the final values that `diff` names. May be called many times before [`Self::root`], as
+    /// write sets become final. Storage that is written to an account that does not exist (and is not
+    /// created by the same diff) is no part of the state and ignored.
+    pub fn update(&mut self, diff: &StateDiff) {
+        self.accounts.apply(&hash_addresses(&diff.accounts), apply);
+    }
+
+    /// The state root.
+    pub fn root(&mut self) -> B256 {
+        self.accounts.hash(hash_storages)
+    }
+
+    /// The account as of the last update.
+    pub fn account(&self, address: Address) -> Option<Account> {
+        let (key, part) = self.part_of(address);
+        part.get(&key).map(|leaf| leaf.account(&part.side))
+    }
+
+    /// A storage slot as of the last update; zero where there is none.
+    pub fn storage(&self, address: Address, slot: U256) -> U256 {
+        self.storage_trie(address).map_or(U256::ZERO, |storage| storage.get(&slot_key(slot)))
+    }
+
+    /// The root of an account's storage; `None` where there is no account. Hashes what changed.
+    pub fn storage_root(&mut self, address: Address) -> Option<B256> {
+        let key = keccak256(address);
+        let part = self.accounts.part_at_mut(key.0[0]);
+        hash_storages(part);
+        let leaf = part.get(&key)?;
+        Some(leaf.extra(&part.side).map_or(EMPTY_ROOT_HASH, |extra| extra.storage_root))
+    }
+
+    /// Accounts that exist.
+    pub fn account_count(&self) -> usize {
+        self.accounts.leaf_count()
+    }
+
+    /// Slots that are not zero. Looks at every account.
+    pub fn slot_count(&self) -> usize {
+        self.accounts
+            .parts()
+            .iter()
+            .map(|part| {
+                part.leaves()
+                    .iter()
+                    .filter_map(|leaf| leaf.extra(&part.side)?.storage.as_deref())
+                    .map(StorageTrie::slot_count)
+                    .sum::<usize>()
+            })
+            .sum()
+    }
+
+    /// Bytes of memory that the trie holds, with what its vectors have in reserve.
+    pub fn memory_bytes(&self) -> usize {
+        self.accounts.memory_bytes()
+            + self.accounts.parts().iter().map(|part| part.side.memory_bytes()).sum::<usize>()
+    }
+
+    /// Stops over a trie that is not what the header says.
+    ///
+    /// # Errors
+    /// The roots differ.
+    pub fn check_root(&mut self, expected: B256) -> Result<(), TrieError> {
+        let got = self.root();
+        if got == expected { Ok(()) } else { Err(TrieError::RootMismatch { got, expected }) }
+    }
+
+    pub(crate) fn storage_trie(&self, address: Address) -> Option<&StorageTrie> {
+        let (key, part) = self.part_of(address);
+        part.get(&key)?.extra(&part.side)?.storage.as_deref()
+    }
+
+    fn part_of(&self, address: Address) -> (B256, &Subtrie<AccountLeaf>) {
+        let key = keccak256(address);
+        (key, self.accounts.part(&key))
+    }
+}
+
+fn hash_addresses(changes: &[AccountDiff]) -> Vec<(B256, &AccountDiff)> {
+    let hash = |changes: &'_ [AccountDiff]| {
+        hasher::hash_all(changes, |change, out| out.extend_from_slice(change.address.as_slice()))
+    };
+    let keys: Vec<B256> = if changes.len() <= HASH_CHUNK {
+        hash(changes)
+    } else {
+        changes.par_chunks(HASH_CHUNK).flat_map_iter(hash).collect()
+    };
+    keys.into_iter().zip(changes).collect()
+}
+
+/// Applies the change of one account to its subtrie.
+fn apply(part: &mut Subtrie<AccountLeaf>, key: &B256, diff: &AccountDiff) {
+    if diff.change == AccountChange::Deleted {
+        if let Some(mut leaf) = part.remove(key) {
+            leaf.release(&mut part.side);
+        }
+        return;
+    }
+    let insert = |extras: &mut Extras| {
+        let AccountChange::Set(account) = &diff.change else { return None };
+        let mut leaf = AccountLeaf::new(*key);
+        leaf.set_account(account, extras);
+        write_storage(&mut leaf, diff, extras);
+        Some(leaf)
+    };
+    part.upsert(key, insert, |leaf, extras| {
+        let mut changed = false;
+        if let AccountChange::Set(account) = &diff.change
+            && leaf.account(extras) != *account
+        {
+            leaf.set_account(account, extras);
+            changed = true;
+        }
+        write_storage(leaf, diff, extras) || changed
+    });
+}
+
+/// Applies the storage part of a change. Says whether there was one.
+fn write_storage(leaf: &mut AccountLeaf, diff: &AccountDiff, extras: &mut Extras) -> bool {
+    let wiped = diff.storage_wiped && leaf.wipe_storage(extras);
+    let has_storage = leaf.extra(extras).is_some_and(|extra| extra.storage.is_some());
+    // Zeros over no storage change nothing.
+    if diff.storage.is_empty() || !has_storage && diff.storage.iter().all(|s| s.value.is_zero()) {
+        return wiped;
+    }
+    leaf.storage_mut(extras).update(&diff.storage);
+    true
+}
+
+/// Takes the storage roots of one subtrie's accounts that changed.
+pub(crate) fn hash_storages(part: &mut Subtrie<AccountLeaf>) {
+    let extras = &mut part.side;
+    let mut dirty = std::mem::take(&mut extras.dirty);
+    // Taken out of their places, so that threads can share them out.
+    let mut storages = Vec::with_capacity(dirty.len());
+    for index in dirty.drain(..) {
+        let extra = extras.get_mut(index).expect("only extras that exist are marked");
+        if std::mem::take(&mut extra.storage_dirty) {
+            extra.storage_root = EMPTY_ROOT_HASH;
+            storages.extend(extra.storage.take().map(|storage| (index, storage, B256::ZERO)));
+        }
+    }
+    extras.dirty = dirty;
+    let mut hash = |scratch: &mut Scratch, (_, storage, root): &mut (_, Box<StorageTrie>, B256)| {
+        *root = storage.root(scratch);
+    };
+    if storages.len() < 2 {
+        let mut scratch = Scratch::new();
+        storages.iter_mut().for_each(|work| hash(&mut scratch, work));
+    } else {
+        storages.par_iter_mut().for_each_init(Scratch::new, hash);
+    }
+    for (index, storage, root) in storages {
+        let extra = extras.get_mut(index).expect("only extras that exist are marked");
+        extra.storage_root = root;
+        extra.storage = (!storage.is_empty()).then_some(storage);
+    }
+}

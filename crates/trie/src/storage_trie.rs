@@ -1,0 +1,147 @@
+//! The storage of one account: one subtrie while it is small, 256 of them when it is large, so that the
+//! root of one hot contract can be computed by many threads.
+
+use crate::{
+    hasher,
+    leaf::SlotLeaf,
+    parallel::Forest,
+    subtrie::{Scratch, Subtrie},
+};
+use alloy_primitives::{B256, Bytes, U256, keccak256};
+use blockraft_primitives::SlotChange;
+use rayon::prelude::*;
+
+/// Slots from which on a storage trie is split. It stays split if it shrinks.
+const SPLIT_SLOTS: usize = 8192;
+/// Slot numbers that one thread hashes.
+const HASH_CHUNK: usize = 2048;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) enum StorageTrie {
+    Small(Subtrie<SlotLeaf>),
+    Split(Forest<SlotLeaf>),
+}
+
+impl Default for StorageTrie {
+    fn default() -> Self {
+        Self::Small(Subtrie::default())
+    }
+}
+
+impl StorageTrie {
+    /// Builds from slots that are sorted by hash and not zero.
+    pub(crate) fn build(leaves: Vec<SlotLeaf>) -> Self {
+        if leaves.len() < SPLIT_SLOTS {
+            Self::Small(Subtrie::build(leaves, ()))
+        } else {
+            Self::Split(Forest::build(leaves, || ()))
+        }
+    }
+
+    /// Writes slots; zero removes one.
+    pub(crate) fn update(&mut self, changes: &[SlotChange]) {
+        let operations = hash_slots(changes);
+        if let Self::Small(trie) = self {
+            if trie.leaf_count() + operations.len() < SPLIT_SLOTS {
+                for (key, value) in &operations {
+                    set_slot(trie, key, *value);
+                }
+                return;
+            }
+            let leaves = trie.leaves().into_iter().cloned().collect();
+            *self = Self::Split(Forest::build(leaves, || ()));
+        }
+        if let Self::Split(forest) = self {
+            forest.apply(&operations, set_slot);
+        }
+    }
+
+    /// The storage root.
+    pub(crate) fn root(&mut self, scratch: &mut Scratch) -> B256 {
+        match self {
+            Self::Small(trie) => trie.hash(scratch).root_hash(),
+            Self::Split(forest) => forest.hash(|_| {}),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Small(trie) => trie.is_empty(),
+            Self::Split(forest) => forest.leaf_count() == 0,
+        }
+    }
+
+    pub(crate) fn slot_count(&self) -> usize {
+        match self {
+            Self::Small(trie) => trie.leaf_count(),
+            Self::Split(forest) => forest.leaf_count(),
+        }
+    }
+
+    /// The value of a hashed slot, zero where there is none.
+    pub(crate) fn get(&self, key: &B256) -> U256 {
+        let leaf = match self {
+            Self::Small(trie) => trie.get(key),
+            Self::Split(forest) => forest.part(key).get(key),
+        };
+        leaf.map_or(U256::ZERO, |leaf| leaf.value)
+    }
+
+    /// All slots in the order of their hashes.
+    pub(crate) fn leaves(&self) -> Vec<&SlotLeaf> {
+        match self {
+            Self::Small(trie) => trie.leaves(),
+            Self::Split(forest) => forest.parts().iter().flat_map(Subtrie::leaves).collect(),
+        }
+    }
+
+    /// The nodes from the root towards a hashed slot; the trie must be hashed.
+    pub(crate) fn prove(&self, key: &B256) -> Vec<Bytes> {
+        match self {
+            Self::Small(trie) => {
+                let mut nodes = Vec::new();
+                trie.prove(key, 0, &mut nodes);
+                nodes
+            }
+            Self::Split(forest) => forest.prove(key),
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Small(trie) => trie.memory_bytes(),
+            Self::Split(forest) => forest.memory_bytes(),
+        }
+    }
+}
+
+/// The key of a slot in the trie.
+pub(crate) fn slot_key(slot: U256) -> B256 {
+    keccak256(slot.to_be_bytes::<32>())
+}
+
+fn set_slot(trie: &mut Subtrie<SlotLeaf>, key: &B256, value: U256) {
+    if value.is_zero() {
+        trie.remove(key);
+        return;
+    }
+    trie.upsert(
+        key,
+        |()| Some(SlotLeaf { key: *key, value }),
+        |leaf, ()| std::mem::replace(&mut leaf.value, value) != value,
+    );
+}
+
+fn hash_slots(changes: &[SlotChange]) -> Vec<(B256, U256)> {
+    let hash = |changes: &[SlotChange]| -> Vec<(B256, U256)> {
+        let keys = hasher::hash_all(changes, |change, out| {
+            out.extend_from_slice(&change.slot.to_be_bytes::<32>());
+        });
+        keys.into_iter().zip(changes).map(|(key, change)| (key, change.value)).collect()
+    };
+    if changes.len() <= HASH_CHUNK {
+        return hash(changes);
+    }
+    changes.par_chunks(HASH_CHUNK).flat_map_iter(hash).collect()
+}

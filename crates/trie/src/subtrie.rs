@@ -1,0 +1,571 @@
+//! A Merkle-Patricia trie over the keys of one prefix, in one arena, hashed when asked.
+//!
+//! It is kept as a radix tree: a branch says at which nibble its children differ, leaves hold whole
+//! keys, and what lies between is an extension only when encoded. Insertion and removal so touch one
+//! branch, and the canonical collapsing of extensions needs no code. A node's reference (hash or RLP)
+//! is kept by its parent; changed places are marked up to the root and taken again by [`Subtrie::hash`].
+
+use crate::{
+    arena::{Arena, Kind, Node},
+    encode::{self, KEY_NIBBLES, NodeRef, common_prefix, nibble},
+    hasher::HashBatch,
+    leaf::Leaf,
+};
+use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_trie::EMPTY_ROOT_HASH;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Subtrie<L: Leaf> {
+    arena: Arena<L>,
+    root: Node,
+    root_dirty: bool,
+    pub(crate) side: L::Side,
+}
+
+/// What is known of the root of a subtrie without its other nodes. Where it starts is left open: it is
+/// the child of a branch if there are other subtries beside it, and may be the root of all if not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Top {
+    Empty,
+    Leaf {
+        key: B256,
+        value: Vec<u8>,
+    },
+    /// A branch at `depth` under the first `depth` nibbles of `key`.
+    Branch {
+        key: B256,
+        depth: usize,
+        node: NodeRef,
+    },
+}
+
+impl Top {
+    /// A key below this node, of which the first nibbles count that the node says.
+    pub(crate) const fn key(&self) -> Option<&B256> {
+        match self {
+            Self::Empty => None,
+            Self::Leaf { key, .. } | Self::Branch { key, .. } => Some(key),
+        }
+    }
+
+    /// The reference that a parent holds if this node starts at `start`; `None` for nothing.
+    pub(crate) fn node_ref(&self, start: usize, message: &mut Vec<u8>) -> Option<NodeRef> {
+        match self {
+            Self::Empty => None,
+            Self::Leaf { key, value } => {
+                encode::leaf(key, start, value, message);
+                Some(NodeRef::to(message))
+            }
+            Self::Branch { depth, node, .. } if *depth == start => Some(*node),
+            Self::Branch { key, depth, node } => {
+                encode::extension(key, start, *depth, node, message);
+                Some(NodeRef::to(message))
+            }
+        }
+    }
+
+    /// The hash of this node as the root of a whole trie.
+    pub(crate) fn root_hash(&self) -> B256 {
+        let mut message = Vec::new();
+        match self {
+            // A root is hashed even if its RLP is short.
+            Self::Leaf { key, value } => {
+                encode::leaf(key, 0, value, &mut message);
+                keccak256(&message)
+            }
+            _ => self.node_ref(0, &mut message).map_or(EMPTY_ROOT_HASH, |node| node.root_hash()),
+        }
+    }
+}
+
+/// Buffers of [`Subtrie::hash`], to be used again.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    batch: HashBatch,
+    leaves: Vec<Stale>,
+    branches: Vec<Stale>,
+    message: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            batch: HashBatch::new(),
+            leaves: Vec::new(),
+            branches: Vec::new(),
+            message: Vec::with_capacity(600),
+            value: Vec::with_capacity(128),
+        }
+    }
+}
+
+/// A node of which the reference must be taken again.
+#[derive(Clone, Copy, Debug)]
+struct Stale {
+    node: u32,
+    /// The branch that keeps the reference, the nibble under which, and the place in the arena.
+    parent: u32,
+    nibble: u8,
+    start: u8,
+    place: u32,
+}
+
+/// The branches from the root down to a node, and that node.
+struct Walk {
+    branches: [u32; KEY_NIBBLES],
+    len: usize,
+    end: Kind,
+}
+
+impl Walk {
+    fn path(&self) -> &[u32] {
+        &self.branches[..self.len]
+    }
+}
+
+impl<L: Leaf> Default for Subtrie<L> {
+    fn default() -> Self {
+        Self {
+            arena: Arena::default(),
+            root: Node::EMPTY,
+            root_dirty: true,
+            side: L::Side::default(),
+        }
+    }
+}
+
+impl<L: Leaf> Subtrie<L> {
+    /// Builds a trie from leaves that are sorted by key. Nothing is hashed yet.
+    pub(crate) fn build(leaves: Vec<L>, side: L::Side) -> Self {
+        assert!(
+            leaves.is_sorted_by(|a, b| a.key() < b.key()),
+            "leaves to build from are sorted and unique"
+        );
+        let mut trie = Self { side, ..Self::default() };
+        let (branches, places) = count_nodes(&leaves);
+        trie.arena.leaves = leaves;
+        trie.arena.reserve_exact(branches, places);
+        trie.root = trie.build_range(0, trie.arena.leaves.len());
+        trie
+    }
+
+    fn build_range(&mut self, from: usize, to: usize) -> Node {
+        match to - from {
+            0 => return Node::EMPTY,
+            1 => return Node::leaf(from as u32),
+            _ => {}
+        }
+        let leaves = &self.arena.leaves;
+        let depth = common_prefix(leaves[from].key(), leaves[to - 1].key());
+        let (mut mask, mut count, mut ends) = (0, 0, [0; 16]);
+        let mut next = from;
+        while next < to {
+            let digit = nibble(leaves[next].key(), depth);
+            next += leaves[next..to].partition_point(|l| nibble(l.key(), depth) == digit);
+            mask |= 1 << digit;
+            ends[count] = next;
+            count += 1;
+        }
+        let mut children = [Node::EMPTY; 16];
+        let mut start = from;
+        for (child, end) in children.iter_mut().zip(&ends[..count]) {
+            *child = self.build_range(start, *end);
+            start = *end;
+        }
+        self.arena.insert_branch(depth, mask, &children[..count])
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        matches!(self.root.kind(), Kind::Empty)
+    }
+
+    /// Whether something changed since it was hashed.
+    pub(crate) const fn is_dirty(&self) -> bool {
+        self.root_dirty
+    }
+
+    pub(crate) const fn leaf_count(&self) -> usize {
+        self.arena.leaf_count()
+    }
+
+    pub(crate) fn get(&self, key: &B256) -> Option<&L> {
+        self.find(&self.walk(key), key).map(|index| &self.arena.leaves[index as usize])
+    }
+
+    /// Sets the leaf of `key` to what `change` makes of it, or of a new one if there is none and
+    /// `insert` makes one. `change` says whether the encoded value may have become another.
+    pub(crate) fn upsert(
+        &mut self,
+        key: &B256,
+        insert: impl FnOnce(&mut L::Side) -> Option<L>,
+        change: impl FnOnce(&mut L, &mut L::Side) -> bool,
+    ) {
+        let walk = self.walk(key);
+        if let Some(index) = self.find(&walk, key) {
+            if change(&mut self.arena.leaves[index as usize], &mut self.side) {
+                self.mark(walk.path(), key);
+            }
+        } else if let Some(leaf) = insert(&mut self.side) {
+            let leaf = self.arena.insert_leaf(leaf);
+            self.attach(&walk, key, leaf);
+        }
+    }
+
+    /// Removes the leaf of `key`, if there is one.
+    pub(crate) fn remove(&mut self, key: &B256) -> Option<L> {
+        let walk = self.walk(key);
+        let index = self.find(&walk, key)?;
+        self.detach(walk.path(), key);
+        Some(self.arena.remove_leaf(index))
+    }
+
+    /// All leaves in the order of their keys.
+    pub(crate) fn leaves(&self) -> Vec<&L> {
+        let mut out = Vec::with_capacity(self.leaf_count());
+        let mut todo = vec![self.root];
+        while let Some(node) = todo.pop() {
+            match node.kind() {
+                Kind::Empty => {}
+                Kind::Leaf(index) => out.push(&self.arena.leaves[index as usize]),
+                Kind::Branch(index) => todo.extend(self.children_of(index).iter().rev()),
+            }
+        }
+        out
+    }
+
+    /// Bytes held, without those of `side`.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.arena.memory_bytes()
+    }
+
+    fn children_of(&self, index: u32) -> &[Node] {
+        let branch = &self.arena.branches[index as usize];
+        &self.arena.children[branch.run as usize..][..branch.child_count()]
+    }
+
+    /// Follows `key` down to where it ends: its leaf, another leaf, or a branch without such a child.
+    fn walk(&self, key: &B256) -> Walk {
+        let mut walk = Walk { branches: [0; KEY_NIBBLES], len: 0, end: self.root.kind() };
+        while let Kind::Branch(index) = walk.end {
+            walk.branches[walk.len] = index;
+            walk.len += 1;
+            let branch = &self.arena.branches[index as usize];
+            let digit = nibble(key, usize::from(branch.depth));
+            if !branch.has(digit) {
+                break;
+            }
+            walk.end = self.arena.children[branch.place(digit)].kind();
+        }
+        walk
+    }
+
+    fn find(&self, walk: &Walk, key: &B256) -> Option<u32> {
+        match walk.end {
+            Kind::Leaf(index) if self.arena.leaves[index as usize].key() == key => Some(index),
+            _ => None,
+        }
+    }
+
+    /// Some key below a node: its first nibbles are those of every key there.
+    fn any_key(&self, mut node: Kind) -> &B256 {
+        loop {
+            match node {
+                Kind::Leaf(index) => return self.arena.leaves[index as usize].key(),
+                Kind::Branch(index) => node = self.children_of(index)[0].kind(),
+                Kind::Empty => unreachable!("only a root can be empty"),
+            }
+        }
+    }
+
+    /// Marks the way to `key` down from the root, along these branches.
+    fn mark(&mut self, path: &[u32], key: &B256) {
+        for index in path.iter().rev() {
+            let branch = &mut self.arena.branches[*index as usize];
+            let bit = 1 << nibble(key, usize::from(branch.depth));
+            if branch.dirty & bit != 0 {
+                return; // Then so are those above.
+            }
+            branch.dirty |= bit;
+        }
+        self.root_dirty = true;
+    }
+
+    fn attach(&mut self, walk: &Walk, key: &B256, leaf: Node) {
+        if walk.end == Kind::Empty {
+            self.root = leaf;
+            self.root_dirty = true;
+            return;
+        }
+        let other = *self.any_key(walk.end);
+        let depth = common_prefix(key, &other);
+        // The first branch at or below the nibble in which `key` differs from all that is there.
+        let above = walk
+            .path()
+            .iter()
+            .position(|i| usize::from(self.arena.branches[*i as usize].depth) >= depth)
+            .unwrap_or(walk.len);
+        let path = &walk.path()[..above];
+        let digit = nibble(key, depth);
+        match walk.path().get(above) {
+            Some(index) if usize::from(self.arena.branches[*index as usize].depth) == depth => {
+                self.arena.add_child(*index, digit, leaf);
+            }
+            _ => {
+                let below = self.child(path, key);
+                let other_digit = nibble(&other, depth);
+                let children = if digit < other_digit { [leaf, below] } else { [below, leaf] };
+                let branch =
+                    self.arena.insert_branch(depth, 1 << digit | 1 << other_digit, &children);
+                self.set_child(path, key, branch);
+            }
+        }
+        self.mark(path, key);
+    }
+
+    /// Removes the leaf of `key` under the last branch of `path` (or under the root).
+    fn detach(&mut self, path: &[u32], key: &B256) {
+        let Some((index, above)) = path.split_last() else {
+            self.root = Node::EMPTY;
+            self.root_dirty = true;
+            return;
+        };
+        let branch = self.arena.branches[*index as usize];
+        let digit = nibble(key, usize::from(branch.depth));
+        if branch.child_count() > 2 {
+            self.arena.remove_child(*index, digit);
+            self.mark(above, key);
+            return;
+        }
+        let other = (branch.mask & !(1 << digit)).trailing_zeros() as usize;
+        let remaining = self.arena.children[branch.place(other)];
+        self.arena.remove_branch(*index);
+        self.set_child(above, key, remaining);
+        self.mark(above, key);
+    }
+
+    /// The child towards `key` of the last branch of `path`, or the root.
+    fn child(&self, path: &[u32], key: &B256) -> Node {
+        path.last().map_or(self.root, |index| {
+            let branch = &self.arena.branches[*index as usize];
+            self.arena.children[branch.place(nibble(key, usize::from(branch.depth)))]
+        })
+    }
+
+    fn set_child(&mut self, path: &[u32], key: &B256, node: Node) {
+        match path.last() {
+            None => self.root = node,
+            Some(index) => {
+                let branch = &self.arena.branches[*index as usize];
+                let place = branch.place(nibble(key, usize::from(branch.depth)));
+                self.arena.children[place] = node;
+            }
+        }
+    }
+}
+
+/// Hashing.
+impl<L: Leaf> Subtrie<L> {
+    /// Takes every stale reference again, from the leaves up.
+    pub(crate) fn hash(&mut self, scratch: &mut Scratch) -> Top {
+        let Scratch { batch, leaves, branches, message, value } = scratch;
+        self.root_dirty = false;
+        let root = match self.root.kind() {
+            Kind::Empty => return Top::Empty,
+            Kind::Leaf(index) => {
+                let leaf = &self.arena.leaves[index as usize];
+                leaf.encode_value(&self.side, value);
+                return Top::Leaf { key: *leaf.key(), value: value.clone() };
+            }
+            Kind::Branch(index) => index,
+        };
+        let layers = self.gather(root, leaves, branches);
+        for (tag, stale) in leaves.iter().enumerate() {
+            let leaf = &self.arena.leaves[stale.node as usize];
+            leaf.encode_value(&self.side, value);
+            encode::leaf(leaf.key(), usize::from(stale.start), value, message);
+            if message.len() < 32 {
+                self.store(stale, &NodeRef::inline(message));
+            } else {
+                batch.push(tag as u32, message, |tag, hash| {
+                    self.store(&leaves[tag as usize], &NodeRef::hash(hash));
+                });
+            }
+        }
+        batch.flush(|tag, hash| self.store(&leaves[tag as usize], &NodeRef::hash(hash)));
+        for layer in layers.windows(2).rev() {
+            let layer = &branches[layer[0]..layer[1]];
+            for (tag, stale) in layer.iter().enumerate() {
+                self.encode_branch(stale.node, message);
+                if message.len() < 32 {
+                    self.store_branch(stale, NodeRef::inline(message), value);
+                } else {
+                    batch.push(tag as u32, message, |tag, hash| {
+                        self.store_branch(&layer[tag as usize], NodeRef::hash(hash), value);
+                    });
+                }
+            }
+            batch.flush(|tag, hash| {
+                self.store_branch(&layer[tag as usize], NodeRef::hash(hash), value);
+            });
+        }
+        self.encode_branch(root, message);
+        let depth = usize::from(self.arena.branches[root as usize].depth);
+        let key = encode::truncated(self.any_key(Kind::Branch(root)), depth);
+        Top::Branch { key, depth, node: NodeRef::to(message) }
+    }
+
+    /// Lists stale nodes below `root` and clears their marks: all leaves, and branches in layers, where
+    /// the children of one layer are in the next. Returns the borders of the layers.
+    fn gather(
+        &mut self,
+        root: u32,
+        leaves: &mut Vec<Stale>,
+        branches: &mut Vec<Stale>,
+    ) -> Vec<usize> {
+        leaves.clear();
+        branches.clear();
+        let mut layers = vec![0];
+        self.gather_children(root, leaves, branches);
+        let mut next = 0;
+        while next < branches.len() {
+            layers.push(branches.len());
+            while next < layers[layers.len() - 1] {
+                self.gather_children(branches[next].node, leaves, branches);
+                next += 1;
+            }
+        }
+        layers
+    }
+
+    fn gather_children(&mut self, parent: u32, leaves: &mut Vec<Stale>, branches: &mut Vec<Stale>) {
+        let branch = &mut self.arena.branches[parent as usize];
+        let mut dirty = std::mem::take(&mut branch.dirty);
+        while dirty != 0 {
+            let digit = dirty.trailing_zeros() as usize;
+            dirty &= dirty - 1;
+            let place = branch.place(digit);
+            let stale = |node| Stale {
+                node,
+                parent,
+                nibble: digit as u8,
+                start: branch.depth + 1,
+                place: place as u32,
+            };
+            match self.arena.children[place].kind() {
+                Kind::Leaf(index) => leaves.push(stale(index)),
+                Kind::Branch(index) => branches.push(stale(index)),
+                Kind::Empty => unreachable!("a bit of the mask is a child"),
+            }
+        }
+    }
+
+    fn store(&mut self, stale: &Stale, node: &NodeRef) {
+        self.arena.refs[stale.place as usize] = *node.bytes();
+        let inline = &mut self.arena.branches[stale.parent as usize].inline;
+        if node.is_inline() {
+            *inline |= 1 << stale.nibble;
+        } else {
+            *inline &= !(1 << stale.nibble);
+        }
+    }
+
+    /// Stores the reference to a branch, or to the extension that leads to it.
+    fn store_branch(&mut self, stale: &Stale, node: NodeRef, message: &mut Vec<u8>) {
+        let depth = usize::from(self.arena.branches[stale.node as usize].depth);
+        let start = usize::from(stale.start);
+        if depth == start {
+            self.store(stale, &node);
+        } else {
+            let key = self.any_key(Kind::Branch(stale.node));
+            encode::extension(key, start, depth, &node, message);
+            self.store(stale, &NodeRef::to(message));
+        }
+    }
+
+    fn encode_branch(&self, index: u32, message: &mut Vec<u8>) {
+        let branch = &self.arena.branches[index as usize];
+        let refs = &self.arena.refs[branch.run as usize..][..branch.child_count()];
+        if branch.inline == 0 {
+            encode::hashed_branch(branch.mask, refs, message);
+            return;
+        }
+        let child = |digit| {
+            branch.has(digit).then(|| {
+                let bytes = &refs[branch.place(digit) - branch.run as usize];
+                NodeRef::stored(bytes, branch.inline & (1 << digit) != 0)
+            })
+        };
+        encode::branch(child, message);
+    }
+}
+
+/// Proofs.
+impl<L: Leaf> Subtrie<L> {
+    /// Adds the nodes from the root towards `key`, as far as they exist; the trie must be hashed. Nodes
+    /// that lie inside their parents are not repeated.
+    pub(crate) fn prove(&self, key: &B256, mut start: usize, nodes: &mut Vec<Bytes>) {
+        assert!(!self.root_dirty, "a proof is taken from a hashed trie");
+        let (mut message, mut value) = (Vec::new(), Vec::new());
+        let mut node = self.root.kind();
+        let mut is_root = start == 0;
+        loop {
+            match node {
+                Kind::Empty => return,
+                Kind::Leaf(index) => {
+                    let leaf = &self.arena.leaves[index as usize];
+                    leaf.encode_value(&self.side, &mut value);
+                    encode::leaf(leaf.key(), start, &value, &mut message);
+                    nodes.push(encode::to_bytes(&message));
+                    return;
+                }
+                Kind::Branch(index) => {
+                    let branch = &self.arena.branches[index as usize];
+                    let depth = usize::from(branch.depth);
+                    self.encode_branch(index, &mut message);
+                    let branch_rlp = encode::to_bytes(&message);
+                    if depth > start {
+                        let other = self.any_key(node);
+                        let branch_ref = NodeRef::to(&message);
+                        encode::extension(other, start, depth, &branch_ref, &mut message);
+                        nodes.push(encode::to_bytes(&message));
+                        if common_prefix(key, other) < depth || branch_ref.is_inline() {
+                            return;
+                        }
+                        nodes.push(branch_rlp);
+                    } else if is_root || branch_rlp.len() >= 32 {
+                        nodes.push(branch_rlp);
+                    }
+                    let digit = nibble(key, depth);
+                    if !branch.has(digit) || branch.inline & (1 << digit) != 0 {
+                        return;
+                    }
+                    node = self.arena.children[branch.place(digit)].kind();
+                    start = depth + 1;
+                    is_root = false;
+                }
+            }
+        }
+    }
+}
+
+/// Branches and places in runs that sorted leaves need: what their common prefixes say.
+fn count_nodes<L: Leaf>(leaves: &[L]) -> (usize, usize) {
+    // Each leaf but the first opens a place in the branch at its common prefix with the one before,
+    // and opens that branch itself unless it is on the way already.
+    let mut open: Vec<usize> = Vec::with_capacity(KEY_NIBBLES);
+    let mut branches = 0;
+    for pair in leaves.windows(2) {
+        let depth = common_prefix(pair[0].key(), pair[1].key());
+        while open.last().is_some_and(|d| *d > depth) {
+            open.pop();
+        }
+        if open.last() != Some(&depth) {
+            open.push(depth);
+            branches += 1;
+        }
+    }
+    let places = if branches == 0 { 0 } else { leaves.len() + branches - 1 };
+    (branches, places)
+}
