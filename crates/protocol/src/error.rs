@@ -1,6 +1,7 @@
 //! Why a transaction is not admitted, in geth's words: clients match on these texts.
 
 use alloy_primitives::U256;
+use blockraft_primitives::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// A refusal of one transaction. Every variant's text is what geth answers in the same case
@@ -123,19 +124,19 @@ pub enum PoolError {
     },
     /// The sender cannot pay for the transaction alone.
     #[error(
-        "insufficient funds for gas * price + value: balance {balance}, tx cost {cost}, overshot {overshot}"
+        "insufficient funds for gas * price + value: balance {balance}, tx cost {cost}, overshot {}",
+        overshot(.cost, .balance)
     )]
     Funds {
         /// Wei.
         balance: U256,
         /// Gas limit times fee cap plus value, wei.
         cost: U256,
-        /// What is missing, wei.
-        overshot: U256,
     },
     /// The sender cannot pay for it beside what it has in the pool.
     #[error(
-        "insufficient funds for gas * price + value: balance {balance}, queued cost {queued}, tx cost {cost}, overshot {overshot}"
+        "insufficient funds for gas * price + value: balance {balance}, queued cost {queued}, tx cost {cost}, overshot {}",
+        overshot(&.queued.saturating_add(*.cost), .balance)
     )]
     QueuedFunds {
         /// Wei.
@@ -144,12 +145,11 @@ pub enum PoolError {
         queued: U256,
         /// Gas limit times fee cap plus value, wei.
         cost: U256,
-        /// What is missing, wei.
-        overshot: U256,
     },
     /// The sender cannot pay for the replacement beside what it has in the pool.
     #[error(
-        "insufficient funds for gas * price + value: balance {balance}, queued cost {queued}, tx bumped {bump}, overshot {overshot}"
+        "insufficient funds for gas * price + value: balance {balance}, queued cost {queued}, tx bumped {bump}, overshot {}",
+        overshot(&.queued.saturating_add(*.bump), .balance)
     )]
     BumpedFunds {
         /// Wei.
@@ -158,8 +158,6 @@ pub enum PoolError {
         queued: U256,
         /// What the replacement costs more, wei.
         bump: U256,
-        /// What is missing, wei.
-        overshot: U256,
     },
     /// Another transaction has this nonce, and this one does not pay 10 % more.
     #[error("replacement transaction underpriced")]
@@ -173,4 +171,30 @@ pub enum PoolError {
     /// The pool has no room.
     #[error("txpool is full")]
     PoolFull,
+}
+
+/// What is missing, wei.
+fn overshot(need: &U256, balance: &U256) -> U256 {
+    need.saturating_sub(*balance)
+}
+
+/// Why a node does not take a batch of transactions, none of which it has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Another node leads, or none: nothing was proposed, so the batch may be sent elsewhere at once.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who leads, as far as is known here.
+        leader: Option<NodeId>,
+    },
+    /// Too many transactions wait for a verdict: nothing was proposed.
+    #[error("too many transactions wait for a verdict")]
+    QueueFull,
+    /// More than fits into one `Admit` entry: the gateway cuts its batches smaller.
+    #[error("the batch is larger than one log entry may be")]
+    BatchTooLarge,
+    /// The batch was proposed and leadership was lost: it may be committed or not. Sending it again is
+    /// safe, because a transaction that is in the pool answers [`PoolError::AlreadyKnown`].
+    #[error("the outcome is unknown")]
+    OutcomeUnknown,
 }

@@ -2,7 +2,7 @@
 //! and hears of results as events, so it can be tested in microseconds.
 //!
 //! **Door**: a gateway calls [`decode`] on raw transactions; every node applies log entries to its
-//! [`Pool`]; nodes talk in requests and responses; each node's shell feeds a leader machine with
+//! [`Pool`]; nodes talk in [`Request`]s and [`Response`]s; each node's shell feeds a [`Leader`] with
 //! events and carries out its commands.
 //!
 //! **Invariants**: the same entries give the same pool on every node; the same events give the same
@@ -12,9 +12,13 @@
 mod checks;
 mod error;
 mod intrinsic;
+mod leader;
+mod message;
 mod pool;
 
 pub use checks::{AdmissionRules, decode, parse, recover};
-pub use error::PoolError;
+pub use error::{PoolError, Refusal};
 pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
-pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent};
+pub use leader::{AdmitId, BuildId, Command, Event, Head, Leader, Now, ProposalFailure, Ticket};
+pub use message::{NodeStatus, Request, Response, WIRE_VERSION, WireError};
+pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};

@@ -19,7 +19,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use admit::Admitted;
+pub use admit::{Admitted, Sifted};
 pub use include::{IncludeError, Included};
 pub use offer::InFlight;
 

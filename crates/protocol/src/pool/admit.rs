@@ -21,6 +21,27 @@ pub struct Admitted {
     pub changes: Vec<PoolChange>,
 }
 
+/// A batch without what is certain to be refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sifted {
+    /// What goes on, in order.
+    pub passed: Vec<Transaction>,
+    /// One a transaction of the batch: why it does not go on.
+    refused: Vec<Option<PoolError>>,
+}
+
+impl Sifted {
+    /// The verdicts on the whole batch, given those on what passed.
+    pub fn merge(self, verdicts: Vec<Result<(), PoolError>>) -> Vec<Result<(), PoolError>> {
+        let mut passed = verdicts.into_iter();
+        let verdict = |refused: Option<PoolError>| match refused {
+            Some(error) => Err(error),
+            None => passed.next().expect("as many verdicts as transactions passed"),
+        };
+        self.refused.into_iter().map(verdict).collect()
+    }
+}
+
 impl Pool {
     /// Whether the transaction would be admitted now.
     pub fn check(
@@ -54,6 +75,29 @@ impl Pool {
         let nonce = in_flight.next_nonce(tx.signer()).unwrap_or(0).max(account.nonce);
         self.check_outset(tx, Account { nonce, ..account }, rules)?;
         self.check_room(tx)
+    }
+
+    /// [`Self::check_early`] for a batch: what a leader's shell does with transactions before it hands
+    /// them to the [`Leader`](crate::Leader).
+    pub fn sift(
+        &self,
+        in_flight: &InFlight,
+        transactions: Vec<Transaction>,
+        mut account_of: impl FnMut(Address) -> Account,
+        rules: &AdmissionRules,
+    ) -> Sifted {
+        let mut accounts = AddressMap::<Account>::default();
+        let mut sifted = Sifted::default();
+        for tx in transactions {
+            let sender = tx.signer();
+            let account = *accounts.entry(sender).or_insert_with(|| account_of(sender));
+            let refused = self.check_early(in_flight, &tx, account, rules).err();
+            if refused.is_none() {
+                sifted.passed.push(tx);
+            }
+            sifted.refused.push(refused);
+        }
+        sifted
     }
 
     /// Applies the `Admit` entry at log index `index`. `account_of` reads the state of the last applied
@@ -111,7 +155,7 @@ impl Pool {
         }
         let (balance, cost) = (account.balance, cost_of(tx));
         if cost > balance {
-            return Err(PoolError::Funds { balance, cost, overshot: cost - balance });
+            return Err(PoolError::Funds { balance, cost });
         }
         Ok(())
     }
@@ -128,8 +172,7 @@ fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Resu
     let Some(old) = sender.by_nonce.get(&tx.nonce()) else {
         let need = queued.saturating_add(cost);
         if need > balance {
-            let overshot = need - balance;
-            return Err(PoolError::QueuedFunds { balance, queued, cost, overshot });
+            return Err(PoolError::QueuedFunds { balance, queued, cost });
         }
         let pooled = sender.by_nonce.len();
         if pooled >= limits::POOL_TX_PER_SENDER_MAX {
@@ -140,8 +183,7 @@ fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Resu
     let need = (queued - old.cost).saturating_add(cost);
     // A cheaper replacement is always affordable.
     if cost > old.cost && need > balance {
-        let (bump, overshot) = (cost - old.cost, need - balance);
-        return Err(PoolError::BumpedFunds { balance, queued, bump, overshot });
+        return Err(PoolError::BumpedFunds { balance, queued, bump: cost - old.cost });
     }
     let pays_more = outbids(tx.max_fee_per_gas(), old.transaction.max_fee_per_gas())
         && outbids(tip_cap(tx), tip_cap(&old.transaction));

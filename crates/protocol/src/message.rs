@@ -1,0 +1,157 @@
+//! What nodes say to one another beside Raft, and its bytes.
+//!
+//! A message is `version, kind, payload`. Transactions travel as in the log
+//! ([`AdmitBatch::encode`]: sender and EIP-2718 bytes), so the leader need not recover them again; all
+//! else is postcard. Framing, deadlines and the identity of the peer are the transport's.
+
+use crate::{PoolError, Refusal};
+use alloy_primitives::{B256, Bytes};
+use blockraft_primitives::{AdmitBatch, EntryError, NodeId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version of the encoding below. A change of bytes changes this and the golden files in
+/// `testdata/wire`.
+pub const WIRE_VERSION: u8 = 1;
+
+const KIND_SUBMIT: u8 = 1;
+const KIND_STATUS: u8 = 2;
+const KIND_VERDICTS: u8 = 3;
+const KIND_REFUSED: u8 = 4;
+const KIND_STATUS_ANSWER: u8 = 5;
+
+/// What one node asks of another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Take these transactions on. For the leader; another node answers [`Response::Refused`].
+    Submit(AdmitBatch),
+    /// Who are you and how far have you come?
+    Status,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// The batch is committed and applied: one verdict a transaction, in its order.
+    Verdicts(Vec<Result<(), PoolError>>),
+    /// The batch was not looked at, or its fate is unknown.
+    Refused(Refusal),
+    /// To [`Request::Status`].
+    Status(NodeStatus),
+}
+
+/// How a node sees itself and the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Raft term.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Index of the last log entry applied.
+    pub applied_index: u64,
+    /// Height of the last block applied.
+    pub head_number: u64,
+    /// Its hash.
+    pub head_hash: B256,
+}
+
+/// Bytes that are no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Fewer bytes than version and kind take.
+    #[error("message is too short")]
+    TooShort,
+    /// Written by another version.
+    #[error("message version {got} is not supported, expected {WIRE_VERSION}")]
+    Version {
+        /// Version found.
+        got: u8,
+    },
+    /// A kind that has no place here.
+    #[error("unexpected message kind {got}")]
+    Kind {
+        /// Kind found.
+        got: u8,
+    },
+    /// The payload does not decode.
+    #[error("malformed message: {0}")]
+    Payload(#[from] postcard::Error),
+    /// The payload is longer than what it says.
+    #[error("malformed message: {left} bytes left over")]
+    LeftOver {
+        /// Bytes.
+        left: usize,
+    },
+    /// The transactions do not decode.
+    #[error("malformed batch: {0}")]
+    Batch(String),
+}
+
+impl From<EntryError> for WireError {
+    fn from(error: EntryError) -> Self {
+        Self::Batch(error.to_string())
+    }
+}
+
+impl Request {
+    /// The message's bytes.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Submit(batch) => framed(KIND_SUBMIT, &batch.encode()),
+            Self::Status => framed(KIND_STATUS, &[]),
+        }
+    }
+
+    /// Reads a request back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        match unframe(bytes)? {
+            (KIND_SUBMIT, payload) => Ok(Self::Submit(AdmitBatch::decode(payload)?)),
+            (KIND_STATUS, []) => Ok(Self::Status),
+            (KIND_STATUS, rest) => Err(WireError::LeftOver { left: rest.len() }),
+            (got, _) => Err(WireError::Kind { got }),
+        }
+    }
+}
+
+impl Response {
+    /// The message's bytes.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Verdicts(verdicts) => framed(KIND_VERDICTS, &to_postcard(verdicts)),
+            Self::Refused(refusal) => framed(KIND_REFUSED, &to_postcard(refusal)),
+            Self::Status(status) => framed(KIND_STATUS_ANSWER, &to_postcard(status)),
+        }
+    }
+
+    /// Reads a response back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        match unframe(bytes)? {
+            (KIND_VERDICTS, payload) => from_postcard(payload).map(Self::Verdicts),
+            (KIND_REFUSED, payload) => from_postcard(payload).map(Self::Refused),
+            (KIND_STATUS_ANSWER, payload) => from_postcard(payload).map(Self::Status),
+            (got, _) => Err(WireError::Kind { got }),
+        }
+    }
+}
+
+fn framed(kind: u8, payload: &[u8]) -> Bytes {
+    [&[WIRE_VERSION, kind], payload].concat().into()
+}
+
+fn unframe(bytes: &[u8]) -> Result<(u8, &[u8]), WireError> {
+    match bytes {
+        [WIRE_VERSION, kind, payload @ ..] => Ok((*kind, payload)),
+        [] | [WIRE_VERSION] => Err(WireError::TooShort),
+        [got, ..] => Err(WireError::Version { got: *got }),
+    }
+}
+
+fn to_postcard(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("a value without borrowed lengths serializes into memory")
+}
+
+fn from_postcard<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
+    let (value, rest) = postcard::take_from_bytes(payload)?;
+    if rest.is_empty() { Ok(value) } else { Err(WireError::LeftOver { left: rest.len() }) }
+}
