@@ -1,13 +1,9 @@
-//! What the integration tests share: public fixtures, and a state root from scratch.
+//! The public suites' blockchain tests.
 
 use alloy_consensus::{Block, TxEnvelope, transaction::SignerRecoverable};
 use alloy_genesis::{ChainConfig, Genesis};
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256, map::AddressMap};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
-use alloy_trie::{
-    TrieAccount,
-    root::{state_root_unhashed, storage_root_unhashed},
-};
 use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
 use serde::Deserialize;
 use std::{
@@ -21,33 +17,33 @@ use std::{
 /// A blockchain test as the public suites write it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BlockchainTest {
+pub(crate) struct BlockchainTest {
     /// Name of the fork, or of a transition between two.
-    pub network: String,
+    pub(crate) network: String,
     /// Chain id and blob parameters, where the suite gives them.
     #[serde(default)]
-    pub config: serde_json::Value,
+    pub(crate) config: serde_json::Value,
     /// Hash and state root of the genesis block.
-    pub genesis_block_header: GenesisHeader,
+    pub(crate) genesis_block_header: GenesisHeader,
     /// State of the genesis block.
-    pub pre: BTreeMap<Address, PreAccount>,
+    pub(crate) pre: BTreeMap<Address, PreAccount>,
     /// In the order of import; invalid ones among them.
-    pub blocks: Vec<TestBlock>,
+    pub(crate) blocks: Vec<TestBlock>,
 }
 
 /// The parts of the genesis header that a test needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct GenesisHeader {
+pub(crate) struct GenesisHeader {
     /// Block hash.
-    pub hash: B256,
+    pub(crate) hash: B256,
     /// Root of `pre`.
-    pub state_root: B256,
+    pub(crate) state_root: B256,
 }
 
 /// An account of a test's state.
 #[derive(Debug, Deserialize)]
-pub struct PreAccount {
+pub(crate) struct PreAccount {
     nonce: U256,
     balance: U256,
     code: Bytes,
@@ -57,15 +53,17 @@ pub struct PreAccount {
 /// A block of a test.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TestBlock {
+pub(crate) struct TestBlock {
     /// The whole block.
-    pub rlp: Bytes,
+    pub(crate) rlp: Bytes,
     /// Set where the block is invalid.
-    pub expect_exception: Option<String>,
+    pub(crate) expect_exception: Option<String>,
 }
 
 /// Streams the tests of a packed suite; `None`, loudly, where the fixtures are not on this machine.
-pub fn tests_of(pack: &str) -> Option<impl Iterator<Item = (String, BlockchainTest)> + Send> {
+pub(crate) fn tests_of(
+    pack: &str,
+) -> Option<impl Iterator<Item = (String, BlockchainTest)> + Send> {
     let folder = std::env::var_os("BLOCKRAFT_FIXTURES").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
         PathBuf::from,
@@ -92,7 +90,7 @@ pub fn tests_of(pack: &str) -> Option<impl Iterator<Item = (String, BlockchainTe
 
 impl BlockchainTest {
     /// The rules of the test's network.
-    pub fn spec(&self) -> ChainSpec {
+    pub(crate) fn spec(&self) -> ChainSpec {
         let mut config = network(&self.network);
         let schedule = self.config.get("blobSchedule");
         if let Some(schedule) = schedule.and_then(|s| s.as_object()) {
@@ -114,7 +112,7 @@ impl BlockchainTest {
     }
 
     /// The genesis state.
-    pub fn state(&self) -> MemoryState {
+    pub(crate) fn state(&self) -> MemoryState {
         let mut state = MemoryState::default();
         for (address, pre) in &self.pre {
             let code_hash =
@@ -134,7 +132,7 @@ impl BlockchainTest {
 
 impl TestBlock {
     /// The block with its senders; `None` where it is no block at all.
-    pub fn decode(&self) -> Option<(Block<TxEnvelope>, Vec<Transaction>)> {
+    pub(crate) fn decode(&self) -> Option<(Block<TxEnvelope>, Vec<Transaction>)> {
         let block = Block::<TxEnvelope>::decode(&mut self.rlp.as_ref()).ok()?;
         let transactions = block
             .body
@@ -144,33 +142,6 @@ impl TestBlock {
             .collect::<Option<_>>()?;
         Some((block, transactions))
     }
-}
-
-/// State root by alloy-trie, from nothing but the flat state.
-pub fn state_root(state: &MemoryState) -> B256 {
-    let storage: AddressMap<B256> = state
-        .storage
-        .iter()
-        .map(|(address, slots)| {
-            (*address, storage_root_unhashed(slots.iter().map(|(k, v)| (B256::from(*k), *v))))
-        })
-        .collect();
-    state_root_unhashed(state.accounts.iter().map(|(address, account)| {
-        let storage_root = storage
-            .get(address)
-            .copied()
-            .unwrap_or_else(|| storage_root_unhashed(std::iter::empty::<(B256, U256)>()));
-        (
-            *address,
-            TrieAccount {
-                nonce: account.nonce,
-                balance: account.balance,
-                storage_root,
-                code_hash: account.code_hash,
-                ..Default::default()
-            },
-        )
-    }))
 }
 
 /// A config in which the named fork, and all before it, are active from the genesis on; of a

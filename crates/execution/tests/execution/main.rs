@@ -1,0 +1,6 @@
+//! The crate from outside: its door, with data in and data out.
+
+mod blockchain_tests;
+mod build_tests;
+mod chain;
+mod fixtures;
