@@ -13,10 +13,12 @@ mod http;
 mod output;
 mod predeploys;
 mod rpc;
+mod send;
 mod workload;
 
 use clap::{Parser, Subcommand};
 use output::Format;
+use std::process::ExitCode;
 
 /// Makes workloads for Ethereum nodes, sends them, and measures what comes back.
 #[derive(Debug, Parser)]
@@ -33,13 +35,23 @@ struct Cli {
 enum Command {
     /// Write the genesis files of this repository.
     Genesis(genesis::GenesisArgs),
+    /// Sign a workload and write it to a file.
     Gen(generate::GenArgs),
+    /// Send a workload, wait for every receipt, and print what it took.
+    Send(send::SendArgs),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    match &cli.command {
-        Command::Genesis(args) => genesis::run(args, cli.output),
-        Command::Gen(args) => generate::run(args, cli.output),
-    }
+    let is_clean = match &cli.command {
+        Command::Genesis(args) => genesis::run(args, cli.output).map(|()| true),
+        Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
+        Command::Send(args) => block_on(send::run(args, cli.output)),
+    }?;
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One thread: a loader must leave the cores to what it measures.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
