@@ -175,7 +175,7 @@ pub(crate) fn hash_storages(part: &mut Subtrie<AccountLeaf>) {
         }
     }
     extras.dirty = dirty;
-    let mut hash = |scratch: &mut Scratch, (_, storage, root): &mut (_, Box<StorageTrie>, B256)| {
+    let hash = |scratch: &mut Scratch, (_, storage, root): &mut (_, Box<StorageTrie>, B256)| {
         *root = storage.root(scratch);
     };
     if storages.len() < 2 {
