@@ -15,6 +15,8 @@ mod intrinsic;
 mod leader;
 mod message;
 mod pool;
+#[cfg(test)]
+mod testing;
 
 pub use checks::{AdmissionRules, decode, parse, recover};
 pub use error::{PoolError, Refusal};

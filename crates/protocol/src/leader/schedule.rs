@@ -60,7 +60,7 @@ impl Schedule {
 
     /// The tick to be woken at; `None` when nothing but an event can make a block due.
     pub(super) fn next_wake(&self) -> Option<Tick> {
-        self.retry_at.or(self.due.filter(|_| !self.is_instant()))
+        self.retry_at.or_else(|| self.due.filter(|_| !self.is_instant()))
     }
 
     /// Seconds. Never below the parent's; above it where blocks are a second or more apart.

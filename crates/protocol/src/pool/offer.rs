@@ -5,7 +5,10 @@ use super::{
     sender::{Outline, Sender, Slot},
 };
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, map::AddressMap};
+use alloy_primitives::{
+    Address,
+    map::{AddressMap, AddressSet},
+};
 use blockraft_primitives::{AdmissionId, Transaction};
 use std::{
     cmp::Ordering,
@@ -52,6 +55,8 @@ impl Offers {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
     next_nonces: AddressMap<u64>,
+    /// Senders of dropped transactions.
+    held: AddressSet,
 }
 
 impl InFlight {
@@ -66,6 +71,12 @@ impl InFlight {
             let next = self.next_nonces.entry(tx.signer()).or_default();
             *next = (*next).max(tx.nonce() + 1);
         }
+    }
+
+    /// Adds what a block drops. Their senders are not offered at all until that block is applied: what
+    /// they have left is behind a gap then.
+    pub fn add_dropped<'a>(&mut self, transactions: impl IntoIterator<Item = &'a Transaction>) {
+        self.held.extend(transactions.into_iter().map(|tx| tx.signer()));
     }
 
     /// The sender's nonce behind its transactions in these blocks.
@@ -113,6 +124,9 @@ impl Pool {
                 && runs.peek().is_none_or(|run| *id < run.slot.id)
             {
                 heads.next();
+                if in_flight.held.contains(&head.sender) {
+                    continue;
+                }
                 let nonce = in_flight.next_nonce(head.sender);
                 if nonce.is_some() || head.fee_cap >= base_fee {
                     runs.extend(self.senders.get(&head.sender).and_then(|s| Run::new(s, nonce)));
