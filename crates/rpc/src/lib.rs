@@ -24,8 +24,11 @@ mod health;
 mod http;
 mod methods;
 mod middleware;
+mod net;
+mod pubsub;
 mod registry;
 mod server;
+mod txpool;
 mod workers;
 
 pub use config::{MetricsSource, RpcConfig};

@@ -6,7 +6,7 @@ use crate::{
     errors::{RpcError, RpcResult},
     registry::Registry,
 };
-use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_eips::BlockId;
 use alloy_primitives::{Address, B256, Bytes, U64, U256, hex};
 use blockraft_primitives::StateReader;
 use std::collections::BTreeMap;
@@ -32,14 +32,15 @@ fn get_balance(api: &Api, args: &Args) -> RpcResult<U256> {
 fn get_transaction_count(api: &Api, args: &Args) -> RpcResult<U64> {
     let address: Address = args.required(0)?;
     let block = args.block(1)?;
-    if block == BlockId::Number(BlockNumberOrTag::Pending) {
-        let pooled = api.pool.read().next_nonce(address);
-        if let Some(nonce) = pooled {
-            return Ok(U64::from(nonce));
-        }
-    }
+    // The pool is read first: a transaction leaves it only after its block is visible, so the larger of
+    // the two nonces never goes back.
+    let pooled = match block == BlockId::pending() {
+        true => api.pool.read().next_nonce(address).unwrap_or(0),
+        false => 0,
+    };
     let state = api.state(block)?;
-    Ok(U64::from(state.view.account(address)?.unwrap_or_default().nonce))
+    let nonce = state.view.account(address)?.unwrap_or_default().nonce;
+    Ok(U64::from(nonce.max(pooled)))
 }
 
 fn get_code(api: &Api, args: &Args) -> RpcResult<Bytes> {
