@@ -224,3 +224,6 @@ fn check_gas(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> {
 pub(crate) fn check_block_gas(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> {
     if tx.gas_limit() > rules.block_gas_limit { Err(PoolError::BlockGasLimit) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Pool {
     pub fn restore(
         records: Vec<PoolRecord>,
         next_id: AdmissionId,
-        account_of: impl Fn(Address) -> Account,
+        mut account_of: impl FnMut(Address) -> Account,
     ) -> Self {
         let mut pool = Self { next_id, ..Self::default() };
         for record in records {
