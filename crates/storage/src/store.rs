@@ -1,135 +1,240 @@
-//! An open data directory.
+//! An open data directory: the door of this crate.
 
 use crate::{
     AppliedStep, Backlog, Identity, LogQuery, Persisted, RaftLog, SnapshotFile, StateView,
     StorageError, StoreOptions, TransactionLocation,
+    database::Database,
+    datadir::{DataDir, DirLock},
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{B256, U256};
 use blockraft_primitives::{
     Account, Applied, ClusterGenesis, PoolRecord, SealedBlock, StateDiff, StateError,
 };
+use parking_lot::RwLock;
 use std::{path::Path, sync::Arc};
 
 /// Makes a data directory: block 0 and its state. Does nothing when it is there already with the same
-/// genesis (the identity written first stays); errors with [`StorageError::AnotherGenesis`] else.
-#[expect(unused_variables, reason = "signatures first")]
+/// genesis; the identity written first stays (compare [`Store::identity`]).
+///
+/// # Errors
+/// [`StorageError::AnotherGenesis`] when the directory holds another chain, [`StorageError::Locked`]
+/// when a process has it open.
 pub fn init(
     datadir: &Path,
     genesis: &ClusterGenesis,
     identity: &Identity,
 ) -> Result<(), StorageError> {
-    unimplemented!()
+    let _lock = DirLock::take(datadir)?;
+    let dir = DataDir::new(datadir);
+    if let Some(there) = dir.read_genesis()? {
+        return match there.hash() == genesis.hash() {
+            true => Ok(()),
+            false => Err(dir.another_genesis(there.hash(), genesis.hash())),
+        };
+    }
+    let built = dir.begin_init()?;
+    Database::create(&built.generation(0), genesis, StoreOptions::default())?;
+    built.write_identity(identity)?;
+    built.write_genesis(genesis)?;
+    // What is stored must be what was given, or the directory could never be opened.
+    let stored = built.read_genesis()?.map(|genesis| genesis.hash());
+    assert_eq!(stored, Some(genesis.hash()), "a genesis survives being written and read");
+    fail::fail_point!("init-built", |_| Err(StorageError::Injected { point: "init-built" }));
+    dir.adopt_init()
 }
 
-/// An open data directory. A handle: clones share one store.
+/// An open data directory. A handle: clones share one store. All methods may be called from any
+/// thread; [`Self::apply`] and [`Self::install_snapshot`] only by the one that runs the state machine.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-#[expect(unused_variables, reason = "signatures first")]
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) dir: DataDir,
+    pub(crate) genesis: Arc<ClusterGenesis>,
+    identity: Identity,
+    options: StoreOptions,
+    log: RaftLog,
+    /// Replaced when a snapshot is installed.
+    database: RwLock<Arc<Database>>,
+    lock: Arc<DirLock>,
+}
+
 impl Store {
     /// Opens with default options.
     pub fn open(datadir: &Path) -> Result<Self, StorageError> {
         Self::open_with(datadir, StoreOptions::default())
     }
+
     /// Takes the directory's lock and recovers from whatever the last process left.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] while another process (or another store of this one) has it open.
     pub fn open_with(datadir: &Path, options: StoreOptions) -> Result<Self, StorageError> {
-        unimplemented!()
+        let dir = DataDir::new(datadir);
+        if !datadir.exists() {
+            return Err(dir.not_initialised());
+        }
+        let lock = Arc::new(DirLock::take(datadir)?);
+        let genesis = Arc::new(dir.read_genesis()?.ok_or_else(|| dir.not_initialised())?);
+        let identity = dir.read_identity()?;
+        let current = dir.current()?;
+        dir.remove_leftovers(current.number)?;
+        let log = RaftLog::open(&dir.log(), options.map_bytes_max, lock.clone())?;
+        let database = Database::open(current, genesis.clone(), options, lock.clone())?;
+        let database = RwLock::new(Arc::new(database));
+        Ok(Self { inner: Arc::new(Inner { dir, genesis, identity, options, log, database, lock }) })
     }
+
     /// The chain's genesis.
     pub fn genesis(&self) -> &ClusterGenesis {
-        unimplemented!()
+        &self.inner.genesis
     }
+
     /// Whose directory this is.
     pub fn identity(&self) -> &Identity {
-        unimplemented!()
+        &self.inner.identity
     }
+
     /// The Raft log.
     pub fn raft_log(&self) -> RaftLog {
-        unimplemented!()
+        self.inner.log.clone()
     }
+
     /// How far the state machine has come, in memory.
     pub fn applied(&self) -> Applied {
-        unimplemented!()
+        self.database().live.read().applied.clone()
     }
+
     /// The stored pool as of [`Self::persisted`], sorted by id. For the start.
     pub fn pool_records(&self) -> Result<Vec<PoolRecord>, StorageError> {
-        unimplemented!()
+        self.database().chain.pool()
     }
+
     /// Moves the state machine: visible at once, on disk with a later [`Self::persist`].
     ///
     /// # Panics
-    /// When the block does not follow the head.
+    /// When the block does not follow the head, or its diff is not sorted.
     pub fn apply(&self, step: AppliedStep) {
-        unimplemented!()
+        self.database().apply(step);
     }
-    /// What is applied and not yet on disk.
+
+    /// What is applied and not yet on disk. It is for the caller to stop applying when this grows
+    /// beyond [`blockraft_primitives::limits::OVERLAY_BLOCK_COUNT_MAX`].
     pub fn backlog(&self) -> Backlog {
-        unimplemented!()
+        self.database().live.read().backlog
     }
-    /// Writes all that is queued. On an error nothing is lost: it stays queued.
+
+    /// Writes what is queued, up to a bound: call it again while [`Self::backlog`] is not empty.
+    /// On an error nothing is lost: it stays queued, and where [`StorageError::is_full`] the call may
+    /// be repeated.
     pub fn persist(&self) -> Result<Persisted, StorageError> {
-        unimplemented!()
+        self.database().persist()
     }
-    /// How far the disk has come.
+
+    /// How far the disk has come, synced. The Raft log may be purged up to here at most.
     pub fn persisted(&self) -> Applied {
-        unimplemented!()
+        self.database().durable.read().applied.clone()
     }
+
     /// The last block.
     pub fn head(&self) -> Sealed<Header> {
-        unimplemented!()
+        self.database().live.read().head.clone()
     }
+
     /// The oldest block whose state can be read.
     pub fn oldest_state(&self) -> u64 {
-        unimplemented!()
+        self.database().oldest_state()
     }
+
     /// The state at a block.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownBlock`] above the head, [`StateError::Pruned`] below the history.
     pub fn view(&self, number: u64) -> Result<StateView, StateError> {
-        unimplemented!()
+        StateView::new(self.database(), number)
     }
+
     /// A block's header.
     pub fn header(&self, number: u64) -> Result<Option<Sealed<Header>>, StorageError> {
-        unimplemented!()
+        self.database().header(number)
     }
+
     /// The number of the block with a hash.
     pub fn number_of(&self, hash: &B256) -> Result<Option<u64>, StorageError> {
-        unimplemented!()
+        self.database().number_of(hash)
     }
+
     /// A whole block.
     pub fn block(&self, number: u64) -> Result<Option<Arc<SealedBlock>>, StorageError> {
-        unimplemented!()
+        self.database().block(number)
     }
+
     /// Where a transaction is.
     pub fn transaction(&self, hash: &B256) -> Result<Option<TransactionLocation>, StorageError> {
-        unimplemented!()
+        self.database().transaction(hash)
     }
-    /// Blocks that may hold logs that a query asks for, ascending. All that do are among them.
+
+    /// Blocks that may hold logs that a query asks for, ascending. All that do are among them. A
+    /// block that meets the query's parts with different logs is among them too.
     pub fn blocks_with_logs(&self, query: &LogQuery) -> Result<Vec<u64>, StorageError> {
-        unimplemented!()
+        self.database().blocks_with_logs(query)
     }
+
     /// The values at `number` of all that changed after it: on top of the head's state they give the
     /// state at `number`. More than `key_limit` changed keys count as pruned.
     pub fn changes_since(&self, number: u64, key_limit: usize) -> Result<StateDiff, StateError> {
-        unimplemented!()
+        self.database().changes_since(number, key_limit)
     }
-    /// Walks the persisted state of one partition in order of hashed keys, to build a trie of it.
+
+    /// Walks the persisted state of one partition (first byte of the hashed address) in order of
+    /// hashed keys, to build a trie of it. For the start, while nothing is queued; partitions may be
+    /// walked by many threads at once.
     pub fn for_each_account(
         &self,
         partition: u8,
         f: &mut dyn FnMut(B256, Account, &mut dyn Iterator<Item = (B256, U256)>),
     ) -> Result<(), StorageError> {
-        unimplemented!()
+        let database = self.database();
+        let mut hashed = B256::ZERO;
+        hashed[0] = partition;
+        database.shard(&hashed).for_each_account(partition, f)
     }
-    /// Writes a snapshot of what is persisted.
+
+    /// Writes a snapshot of what is persisted, finishing first what an earlier failure left undone.
     pub fn write_snapshot(&self) -> Result<SnapshotFile, StorageError> {
-        unimplemented!()
+        crate::snapshot::write(&self.inner.dir, &self.database())
     }
+
     /// The newest snapshot.
     pub fn latest_snapshot(&self) -> Result<Option<SnapshotFile>, StorageError> {
-        unimplemented!()
+        crate::snapshot::latest(&self.inner.dir)
     }
-    /// Replaces chain, state and pool by a snapshot's. Views taken before keep working.
+
+    /// Replaces chain, state and pool by a snapshot's, wherever the file lies, and keeps it as the
+    /// latest snapshot. All or nothing, whenever the process dies. Views taken before keep working.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when the file is not whole, [`StorageError::AnotherSnapshotGenesis`]
+    /// when it is of another chain; nothing has changed then.
     pub fn install_snapshot(&self, file: &Path) -> Result<Applied, StorageError> {
-        unimplemented!()
+        let inner = &self.inner;
+        let old = self.database();
+        // Nothing of the old generation is written from here on.
+        let _writer = old.writer.lock();
+        let new = crate::snapshot::install(&inner.dir, &old, file, inner.options, &inner.lock)?;
+        let applied = new.durable.read().applied.clone();
+        *inner.database.write() = Arc::new(new);
+        // A persist that waits for the lock above finds nothing to do.
+        old.live.write().queue.clear();
+        old.generation.remove(old.shards.len())?;
+        Ok(applied)
+    }
+
+    fn database(&self) -> Arc<Database> {
+        self.inner.database.read().clone()
     }
 }

@@ -1,23 +1,54 @@
 //! The state at one block.
 
+use crate::database::Database;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use blockraft_primitives::{Account, StateError, StateReader};
+use std::{fmt, sync::Arc};
 
-/// The state at one block, whatever is applied, persisted or pruned meanwhile.
-#[derive(Clone, Debug)]
-pub struct StateView {}
+/// The state at one block, whatever is applied, persisted or installed meanwhile. It holds no MDBX
+/// transaction between calls, so it may live long; once its block falls out of the history window it
+/// answers [`StateError::Pruned`].
+#[derive(Clone)]
+pub struct StateView {
+    database: Arc<Database>,
+    number: u64,
+}
+
+impl StateView {
+    pub(crate) fn new(database: Arc<Database>, number: u64) -> Result<Self, StateError> {
+        database.check_height(number)?;
+        Ok(Self { database, number })
+    }
+
+    /// The block.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Debug for StateView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateView").field("number", &self.number).finish_non_exhaustive()
+    }
+}
 
 impl StateReader for StateView {
-    fn account(&self, _address: Address) -> Result<Option<Account>, StateError> {
-        unimplemented!()
+    fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
+        self.database.account(&address, self.number)
     }
-    fn storage(&self, _address: Address, _slot: U256) -> Result<U256, StateError> {
-        unimplemented!()
+
+    fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
+        self.database.storage(&address, slot, self.number)
     }
-    fn code(&self, _code_hash: B256) -> Result<Bytes, StateError> {
-        unimplemented!()
+
+    fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
+        self.database.code(&code_hash)
     }
-    fn block_hash(&self, _number: u64) -> Result<B256, StateError> {
-        unimplemented!()
+
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        if number > self.number {
+            return Ok(B256::ZERO);
+        }
+        Ok(self.database.hash(number)?.unwrap_or_default())
     }
 }

@@ -1,0 +1,119 @@
+//! The state changes that are applied and not yet on disk, by key and block.
+//!
+//! A reader at block n asks here first: the last change of its key at or below n wins. Only when there
+//! is none does it open an MDBX snapshot, and by then whatever was dropped from here is in that
+//! snapshot, because changes are dropped after the MDBX commit that holds them. So a reader needs no
+//! lock over both, and any number of persists may fall in between.
+
+use alloy_primitives::{
+    Address, B256, Bytes, U256, keccak256,
+    map::{AddressMap, B256Map, U256Map},
+};
+use blockraft_primitives::{Account, AccountChange, StateDiff};
+use parking_lot::RwLock;
+
+/// Locks, so that a block's changes going in do not stop all readers.
+const PART_COUNT: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    parts: [RwLock<AddressMap<Versions>>; PART_COUNT],
+    codes: RwLock<B256Map<(u64, Bytes)>>,
+}
+
+/// All that is known of one account, each list in block order.
+#[derive(Debug, Default)]
+struct Versions {
+    account: Vec<(u64, Option<Account>)>,
+    /// Blocks that made every slot zero before their own slot changes.
+    wipes: Vec<u64>,
+    slots: U256Map<Vec<(u64, U256)>>,
+}
+
+impl Overlay {
+    /// Adds a block's changes. Readers below that block do not see them.
+    pub(crate) fn insert(&self, number: u64, diff: &StateDiff) {
+        for code in &diff.codes {
+            self.codes.write().insert(keccak256(code), (number, code.clone()));
+        }
+        for account in &diff.accounts {
+            let mut part = self.part(&account.address).write();
+            let versions = part.entry(account.address).or_default();
+            match account.change {
+                AccountChange::Unchanged => {}
+                AccountChange::Deleted => versions.account.push((number, None)),
+                AccountChange::Set(value) => versions.account.push((number, Some(value))),
+            }
+            if account.storage_wiped || account.change == AccountChange::Deleted {
+                versions.wipes.push(number);
+            }
+            for change in &account.storage {
+                versions.slots.entry(change.slot).or_default().push((number, change.value));
+            }
+        }
+    }
+
+    /// Drops what a block changed, and everything older of the same keys.
+    pub(crate) fn remove(&self, number: u64, diff: &StateDiff) {
+        if !diff.codes.is_empty() {
+            self.codes.write().retain(|_, (added, _)| *added > number);
+        }
+        for account in &diff.accounts {
+            let mut part = self.part(&account.address).write();
+            let Some(versions) = part.get_mut(&account.address) else { continue };
+            versions.account.retain(|(at, _)| *at > number);
+            versions.wipes.retain(|at| *at > number);
+            for change in &account.storage {
+                if let Some(values) = versions.slots.get_mut(&change.slot) {
+                    values.retain(|(at, _)| *at > number);
+                    if values.is_empty() {
+                        versions.slots.remove(&change.slot);
+                    }
+                }
+            }
+            if versions.is_empty() {
+                part.remove(&account.address);
+            }
+        }
+    }
+
+    /// The account after block `number`; outer `None` where this does not say.
+    pub(crate) fn account(&self, address: &Address, number: u64) -> Option<Option<Account>> {
+        let part = self.part(address).read();
+        last_until(&part.get(address)?.account, number).map(|(_, account)| account)
+    }
+
+    /// The slot after block `number`; `None` where this does not say.
+    pub(crate) fn storage(&self, address: &Address, slot: &U256, number: u64) -> Option<U256> {
+        let part = self.part(address).read();
+        let versions = part.get(address)?;
+        let written = versions.slots.get(slot).and_then(|values| last_until(values, number));
+        let wiped = versions.wipes.iter().rev().find(|at| **at <= number);
+        match (written, wiped) {
+            (Some((at, _)), Some(wiped)) if at < *wiped => Some(U256::ZERO),
+            (Some((_, value)), _) => Some(value),
+            (None, Some(_)) => Some(U256::ZERO),
+            (None, None) => None,
+        }
+    }
+
+    /// Code by its hash.
+    pub(crate) fn code(&self, hash: &B256) -> Option<Bytes> {
+        self.codes.read().get(hash).map(|(_, code)| code.clone())
+    }
+
+    fn part(&self, address: &Address) -> &RwLock<AddressMap<Versions>> {
+        &self.parts[usize::from(address[19]) % PART_COUNT]
+    }
+}
+
+impl Versions {
+    fn is_empty(&self) -> bool {
+        self.account.is_empty() && self.wipes.is_empty() && self.slots.is_empty()
+    }
+}
+
+fn last_until<T: Copy>(versions: &[(u64, T)], number: u64) -> Option<(u64, T)> {
+    versions.iter().rev().find(|(at, _)| *at <= number).copied()
+}

@@ -1,0 +1,136 @@
+//! From memory to disk: many blocks at once, coalesced and sorted.
+//!
+//! Order of writing: every shard, then a sync of every shard, then the chain with its position,
+//! durably. So a shard on disk is never behind the chain, and one that is ahead after a crash is
+//! taken back to it when the directory is opened. Only then memory is let go.
+
+use crate::{
+    AppliedStep, Persisted, StorageError,
+    chain::ChainMeta,
+    database::{Database, ShardWork},
+    shard::Marker,
+    types::PoolEffect,
+};
+use blockraft_primitives::{AdmissionId, PoolChange, PoolRecord, SealedBlock, StateDiff};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Changed keys that one call writes at most (one step more than fits): bounds the memory that an
+/// MDBX write transaction needs.
+const PERSIST_KEYS_MAX: usize = 500_000;
+/// Steps that one call writes at most.
+const PERSIST_STEPS_MAX: usize = 10_000;
+/// Blocks beyond those written whose history one call prunes: a smaller window is reached bit by bit.
+const PRUNE_BLOCKS_EXTRA: u64 = 256;
+
+impl Database {
+    /// See [`crate::Store::persist`].
+    pub(crate) fn persist(&self) -> Result<Persisted, StorageError> {
+        let _writer = self.writer.lock();
+        self.persist_locked()
+    }
+
+    /// As [`Self::persist`]; the caller holds `writer`.
+    pub(crate) fn persist_locked(&self) -> Result<Persisted, StorageError> {
+        let steps = self.next_steps();
+        let durable = self.durable.read().clone();
+        let Some(last) = steps.last() else {
+            return Ok(Persisted { applied: durable.applied, blocks: 0, keys: 0 });
+        };
+        let committed = || steps.iter().filter_map(|step| step.block.as_ref());
+        let blocks: Vec<&SealedBlock> = committed().map(|block| &*block.block).collect();
+        let diffs: Vec<(u64, &StateDiff)> =
+            committed().map(|block| (block.block.number(), &*block.diff)).collect();
+        let keys = diffs.iter().map(|(_, diff)| diff.key_count()).sum();
+        let head = blocks.last().map_or(durable.head, |block| (block.number(), block.hash()));
+        let meta = ChainMeta { head, applied: last.applied.clone(), ..durable };
+
+        let oldest = self.write_shards(&diffs, head, durable.head.0)?;
+        fail::fail_point!("persist-shards-synced", |_| Err(StorageError::Injected {
+            point: "persist-shards-synced"
+        }));
+        self.chain.write(&blocks, &net_pool_effects(&steps), &meta)?;
+        fail::fail_point!("persist-chain-written", |_| Err(StorageError::Injected {
+            point: "persist-chain-written"
+        }));
+        let persisted = Persisted { applied: meta.applied.clone(), blocks: blocks.len(), keys };
+        self.let_go(&steps, meta, oldest);
+        Ok(persisted)
+    }
+
+    /// The oldest queued steps, as many as one call may write.
+    fn next_steps(&self) -> Vec<Arc<AppliedStep>> {
+        let live = self.live.read();
+        let mut keys = 0;
+        let within = |step: &&Arc<AppliedStep>| {
+            let fits = keys < PERSIST_KEYS_MAX;
+            keys += step.block.as_ref().map_or(0, |block| block.diff.key_count());
+            fits
+        };
+        live.queue.iter().take(PERSIST_STEPS_MAX).take_while(within).cloned().collect()
+    }
+
+    /// Brings all shards to `head` and onto the disk. Returns the oldest block that they then show.
+    fn write_shards(
+        &self,
+        diffs: &[(u64, &StateDiff)],
+        head: (u64, alloy_primitives::B256),
+        durable_head: u64,
+    ) -> Result<u64, StorageError> {
+        let mut oldest = self.oldest_state();
+        if diffs.is_empty() {
+            return Ok(oldest);
+        }
+        let (number, hash) = head;
+        // What is needed to get back to the chain on disk must stay.
+        let window = number.saturating_sub(self.options.history_blocks).min(durable_head);
+        let pace = oldest + diffs.len() as u64 + PRUNE_BLOCKS_EXTRA;
+        oldest = oldest.max(window.min(pace));
+        for (shard, work) in self.shards.iter().zip(ShardWork::new(diffs, self.shards.len())) {
+            let at = shard.marker()?;
+            // An earlier call may have come this far and failed later.
+            if at.is_some_and(|at| at.number >= number) {
+                continue;
+            }
+            let oldest = at.map_or(oldest, |at| at.oldest.max(oldest));
+            shard.write(&work.changes, &work.codes, Marker { number, hash, oldest })?;
+            fail::fail_point!("persist-shard-written", |_| Err(StorageError::Injected {
+                point: "persist-shard-written"
+            }));
+        }
+        self.shards.iter().try_for_each(|shard| shard.env().sync())?;
+        Ok(oldest)
+    }
+
+    /// Drops from memory what is on disk now.
+    fn let_go(&self, steps: &[Arc<AppliedStep>], meta: ChainMeta, oldest: u64) {
+        self.oldest.fetch_max(oldest, Ordering::AcqRel);
+        let mut live = self.live.write();
+        live.queue.drain(..steps.len());
+        for block in steps.iter().filter_map(|step| step.block.as_ref()) {
+            live.backlog.blocks -= 1;
+            live.backlog.keys -= block.diff.key_count();
+        }
+        drop(live);
+        for block in steps.iter().filter_map(|step| step.block.as_ref()) {
+            self.overlay.remove(block.block.number(), &block.diff);
+        }
+        self.recent.write().shrink(meta.head.0);
+        *self.durable.write() = meta;
+    }
+}
+
+/// What steps do to the stored pool in the end. Most transactions come and go between two calls, and
+/// so never touch the disk but for a lookup.
+fn net_pool_effects(steps: &[Arc<AppliedStep>]) -> Vec<PoolEffect> {
+    let mut effects: BTreeMap<AdmissionId, Option<PoolRecord>> = BTreeMap::new();
+    for change in steps.iter().flat_map(|step| &step.pool) {
+        match change {
+            PoolChange::Put(record) => effects.insert(record.id, Some(record.clone())),
+            PoolChange::Remove(id) => effects.insert(*id, None),
+        };
+    }
+    effects.into_iter().collect()
+}

@@ -1,0 +1,601 @@
+//! One state shard: a contiguous range of partitions, with its history, in one MDBX environment.
+//!
+//! **Invariant: the marker tells the truth.** It is written in the MDBX transaction that brings the
+//! data to it, and every read looks at the marker of the very snapshot it reads from.
+
+use crate::{
+    StorageError,
+    codec::{
+        decode_account, decode_previous_account, decode_previous_slot, decode_slot, encode_account,
+        encode_previous_account, encode_previous_slot, encode_slot, history_key, slot_key,
+    },
+    env::{Env, ReadTx, TableCursor, WriteTx},
+    tables::{
+        ACCOUNT_HISTORY, ACCOUNTS, CODES, FORMAT_VERSION, REVERSE_DIFFS, SHARD_META, SHARD_TABLES,
+        STORAGE, STORAGE_HISTORY, Table,
+    },
+    undo::UndoLog,
+};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_rlp::Decodable;
+use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff, StateError};
+use signet_libmdbx::{Rw, SyncMode};
+use std::{collections::BTreeMap, path::Path};
+
+const MARKER: &[u8] = b"marker";
+/// Nobody asks for the state before this block, and it is never taken back.
+const GENESIS: u64 = 0;
+const MARKER_BYTES: usize = 4 + 1 + 1 + 8 + 32 + 8;
+
+/// An open shard.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    env: Env,
+    index: usize,
+    count: usize,
+}
+
+/// Where a shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    /// The flat tables are the state after this block.
+    pub(crate) number: u64,
+    /// Its hash.
+    pub(crate) hash: B256,
+    /// The oldest block whose state the history still gives.
+    pub(crate) oldest: u64,
+}
+
+/// What one block does to one account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    /// keccak256 of the address.
+    pub(crate) hashed: B256,
+    /// The block.
+    pub(crate) number: u64,
+    /// The change.
+    pub(crate) diff: &'a AccountDiff,
+}
+
+/// A slot and what a block sets it to.
+struct SlotVersion {
+    hashed: B256,
+    number: u64,
+    slot: U256,
+    value: U256,
+}
+
+/// What `for_each_account` hands out.
+pub(crate) type AccountVisitor<'f> =
+    &'f mut dyn FnMut(B256, Account, &mut dyn Iterator<Item = (B256, U256)>);
+
+/// The shard of `count` that holds a hashed key.
+pub(crate) fn shard_of(hashed: &B256, count: usize) -> usize {
+    usize::from(hashed[0]) * count / 256
+}
+
+impl Shard {
+    pub(crate) fn open(
+        path: &Path,
+        index: usize,
+        count: usize,
+        map_bytes_max: usize,
+    ) -> Result<Self, StorageError> {
+        let env = Env::open(path, SHARD_TABLES, SyncMode::SafeNoSync, map_bytes_max)?;
+        Ok(Self { env, index, count })
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The marker, or `None` in a shard that was never written.
+    pub(crate) fn marker(&self) -> Result<Option<Marker>, StorageError> {
+        let tx = self.env.read()?;
+        let bytes = tx.get(SHARD_META, MARKER)?;
+        bytes.map(|bytes| self.decode_marker(&bytes)).transpose()
+    }
+
+    /// Writes the changes of the blocks after the marker's, up to `to`, sorted by hashed address and
+    /// block; those of earlier blocks are passed over. Drops the history that `to.oldest` ends.
+    pub(crate) fn write(
+        &self,
+        changes: &[Change<'_>],
+        codes: &[(B256, &Bytes)],
+        to: Marker,
+    ) -> Result<(), StorageError> {
+        let at = self.marker()?;
+        let tx = self.env.write()?;
+        let mut undo = UndoLog::default();
+        let groups = || changes.chunk_by(|a, b| a.hashed == b.hashed);
+        let new = |change: &&Change<'_>| at.is_none_or(|at| change.number > at.number);
+        {
+            let mut tables = (tx.cursor(ACCOUNTS)?, tx.cursor(ACCOUNT_HISTORY)?);
+            for group in groups() {
+                write_account(&mut tables, group.iter().filter(new), &mut undo)?;
+            }
+        }
+        {
+            let mut tables = (tx.cursor(STORAGE)?, tx.cursor(STORAGE_HISTORY)?);
+            for group in groups() {
+                let group: Vec<&Change<'_>> = group.iter().filter(new).collect();
+                write_storage(&mut tables, &group, &mut undo)?;
+            }
+        }
+        for (hash, code) in codes {
+            if tx.get(CODES, hash.as_slice())?.is_none() {
+                tx.put(CODES, hash.as_slice(), code)?;
+            }
+        }
+        for (number, diff) in undo.into_diffs() {
+            tx.put(REVERSE_DIFFS, &number.to_be_bytes(), &alloy_rlp::encode(diff))?;
+        }
+        if let Some(at) = at {
+            prune(&tx, at.oldest, to.oldest)?;
+        }
+        self.put_marker(&tx, to)?;
+        fail::fail_point!("persist-shard-before-commit", |_| Err(StorageError::Injected {
+            point: "persist-shard-before-commit"
+        }));
+        tx.commit()
+    }
+
+    /// Takes back the blocks above `number`, whose hash is `hash`.
+    pub(crate) fn unwind(&self, number: u64, hash: B256) -> Result<(), StorageError> {
+        let place = || format!("state shard {}", self.index);
+        let Some(at) = self.marker()? else {
+            return Err(StorageError::corrupt(place(), "has no marker"));
+        };
+        if number < at.oldest {
+            let problem =
+                format!("cannot go back to block {number}, the history begins at {}", at.oldest);
+            return Err(StorageError::corrupt(place(), problem));
+        }
+        let tx = self.env.write()?;
+        for number in (number + 1..=at.number).rev() {
+            unwind_block(&tx, number)?;
+        }
+        self.put_marker(&tx, Marker { number, hash, oldest: at.oldest })?;
+        tx.commit()
+    }
+
+    /// The account after block `number`, which must not be above the head.
+    pub(crate) fn account_at(
+        &self,
+        hashed: &B256,
+        number: u64,
+    ) -> Result<Option<Account>, StateError> {
+        let tx = self.env.read()?;
+        if self.needs_history(&tx, number)? {
+            if let Some(bytes) = value_after(&tx, ACCOUNT_HISTORY, hashed.as_slice(), number)? {
+                return Ok(decode_previous_account(&bytes)?);
+            }
+        }
+        let bytes = tx.get(ACCOUNTS, hashed.as_slice())?;
+        Ok(bytes.map(|bytes| decode_account(&bytes)).transpose()?.map(|(_, account)| account))
+    }
+
+    /// The slot after block `number`, which must not be above the head.
+    pub(crate) fn slot_at(
+        &self,
+        address: &B256,
+        slot: &B256,
+        number: u64,
+    ) -> Result<U256, StateError> {
+        let key = slot_key(address, slot);
+        let tx = self.env.read()?;
+        if self.needs_history(&tx, number)? {
+            if let Some(bytes) = value_after(&tx, STORAGE_HISTORY, &key, number)? {
+                return Ok(decode_previous_slot(&bytes)?);
+            }
+        }
+        let bytes = tx.get(STORAGE, &key)?;
+        Ok(bytes
+            .map(|bytes| decode_slot(&bytes))
+            .transpose()?
+            .map_or(U256::ZERO, |(_, value)| value))
+    }
+
+    /// Code by its hash.
+    pub(crate) fn code(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        let tx = self.env.read()?;
+        let code = tx.get(CODES, hash.as_slice())?;
+        Ok(code.map(|code| Bytes::copy_from_slice(&code)))
+    }
+
+    /// Collects what the persisted blocks after `number` changed, and the slots in the flat table of
+    /// the accounts that `enumerate` names, in one snapshot. Newest block first; `collect` returns
+    /// `false` to stop.
+    pub(crate) fn changes_after(
+        &self,
+        number: u64,
+        enumerate: &[B256],
+        collect: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<(), StateError> {
+        let tx = self.env.read()?;
+        self.needs_history(&tx, number)?;
+        for address in enumerate {
+            let mut storage = tx.cursor(STORAGE)?;
+            let mut next = storage.seek(address.as_slice())?;
+            while let Some((key, value)) =
+                next.filter(|(key, _)| key.starts_with(address.as_slice()))
+            {
+                let _ = key;
+                if !collect(Found::Slot(*address, decode_slot(&value)?.0)) {
+                    return Ok(());
+                }
+                next = storage.next()?;
+            }
+        }
+        let mut diffs = tx.cursor(REVERSE_DIFFS)?;
+        let mut found = Vec::new();
+        let mut next = diffs.seek(&(number + 1).to_be_bytes())?;
+        while let Some((key, value)) = next {
+            found.push((key, value));
+            next = diffs.next()?;
+        }
+        for (key, value) in found.into_iter().rev() {
+            let number = crate::codec::decode_u64("reverse diff key", &key)?;
+            if !collect(Found::Block(number, decode_diff(number, &value)?)) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the accounts of one partition and their slots, in order of hashed keys.
+    pub(crate) fn for_each_account(
+        &self,
+        partition: u8,
+        visit: AccountVisitor<'_>,
+    ) -> Result<(), StorageError> {
+        let tx = self.env.read()?;
+        let mut accounts = tx.cursor(ACCOUNTS)?;
+        let mut slots = SlotWalk { cursor: tx.cursor(STORAGE)?, next: None, error: None };
+        slots.next = slots.cursor.seek(&[partition])?.map(SlotRecord::new).transpose()?;
+        let mut next = accounts.seek(&[partition])?;
+        while let Some((key, value)) = next.filter(|(key, _)| key[0] == partition) {
+            let hashed = hash_of(&key, "accounts")?;
+            let (_, account) = decode_account(&value)?;
+            slots.skip_to(&hashed)?;
+            visit(hashed, account, &mut std::iter::from_fn(|| slots.pop(&hashed)));
+            if let Some(error) = slots.error.take() {
+                return Err(error);
+            }
+            next = accounts.next()?;
+        }
+        Ok(())
+    }
+
+    fn needs_history(&self, tx: &ReadTx<'_>, number: u64) -> Result<bool, StateError> {
+        let (at, oldest) = tx.note(|tx| {
+            let bytes = tx.get(SHARD_META, MARKER)?;
+            let bytes = bytes.ok_or_else(|| {
+                StorageError::corrupt(format!("state shard {}", self.index), "has no marker")
+            })?;
+            let marker = self.decode_marker(&bytes)?;
+            Ok((marker.number, marker.oldest))
+        })?;
+        if number < oldest {
+            return Err(StateError::Pruned { requested: number, oldest });
+        }
+        Ok(number < at)
+    }
+
+    fn put_marker(&self, tx: &WriteTx<'_>, marker: Marker) -> Result<(), StorageError> {
+        let mut bytes = Vec::with_capacity(MARKER_BYTES);
+        bytes.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
+        bytes.extend_from_slice(&[self.index as u8, self.count as u8]);
+        bytes.extend_from_slice(&marker.number.to_be_bytes());
+        bytes.extend_from_slice(marker.hash.as_slice());
+        bytes.extend_from_slice(&marker.oldest.to_be_bytes());
+        tx.put(SHARD_META, MARKER, &bytes)
+    }
+
+    fn decode_marker(&self, bytes: &[u8]) -> Result<Marker, StorageError> {
+        let place = || format!("state shard {} marker", self.index);
+        if bytes.len() != MARKER_BYTES {
+            return Err(StorageError::corrupt(place(), "wrong length"));
+        }
+        let number = |at: usize| {
+            u64::from_be_bytes(bytes[at..at + 8].try_into().expect("the length was checked"))
+        };
+        let version = u32::from_be_bytes(bytes[..4].try_into().expect("the length was checked"));
+        if version != FORMAT_VERSION {
+            return Err(StorageError::Version {
+                place: place(),
+                got: version,
+                expected: FORMAT_VERSION,
+            });
+        }
+        if bytes[4..6] != [self.index as u8, self.count as u8] {
+            let problem = format!(
+                "is of shard {} of {}, expected {} of {}",
+                bytes[4], bytes[5], self.index, self.count
+            );
+            return Err(StorageError::corrupt(place(), problem));
+        }
+        Ok(Marker { number: number(6), hash: B256::from_slice(&bytes[14..46]), oldest: number(46) })
+    }
+}
+
+/// What [`Shard::changes_after`] finds.
+pub(crate) enum Found {
+    /// A slot of one of the enumerated accounts.
+    Slot(B256, U256),
+    /// The diff that undoes a block.
+    Block(u64, StateDiff),
+}
+
+type Tables<'tx> = (TableCursor<'tx, Rw>, TableCursor<'tx, Rw>);
+
+fn write_account<'a>(
+    (flat, history): &mut Tables<'_>,
+    group: impl Iterator<Item = &'a Change<'a>>,
+    undo: &mut UndoLog,
+) -> Result<(), StorageError> {
+    let mut group =
+        group.filter(|change| change.diff.change != AccountChange::Unchanged).peekable();
+    let Some(&Change { hashed, diff: AccountDiff { address, .. }, .. }) = group.peek() else {
+        return Ok(());
+    };
+    let stored = flat.get(hashed.as_slice())?.map(|bytes| decode_account(&bytes)).transpose()?;
+    let stored = stored.map(|(_, account)| account);
+    let mut current = stored;
+    for change in group {
+        let next = match change.diff.change {
+            AccountChange::Set(account) => Some(account),
+            _ => None,
+        };
+        if next == current {
+            continue;
+        }
+        if change.number > GENESIS {
+            let previous = encode_previous_account(current.as_ref());
+            history.put(&history_key(hashed.as_slice(), change.number), &previous)?;
+            undo.account(change.number, *address, current);
+        }
+        current = next;
+    }
+    match current {
+        _ if current == stored => Ok(()),
+        Some(account) => flat.put(hashed.as_slice(), &encode_account(address, &account)),
+        None => flat.delete(hashed.as_slice()).map(drop),
+    }
+}
+
+fn write_storage(
+    (flat, history): &mut Tables<'_>,
+    group: &[&Change<'_>],
+    undo: &mut UndoLog,
+) -> Result<(), StorageError> {
+    let Some(&Change { hashed: account, diff: AccountDiff { address, .. }, .. }) =
+        group.first().copied()
+    else {
+        return Ok(());
+    };
+    let mut versions = if group.iter().any(|change| wipes(change.diff)) {
+        versions_with_wipes(flat, &account, group)?
+    } else {
+        versions_of(group)
+    };
+    versions.sort_unstable_by_key(|version| (version.hashed, version.number));
+    for versions in versions.chunk_by(|a, b| a.hashed == b.hashed) {
+        let SlotVersion { hashed, slot, .. } = versions[0];
+        let key = slot_key(&account, &hashed);
+        let stored = flat.get(&key)?.map(|bytes| decode_slot(&bytes)).transpose()?;
+        let stored = stored.map_or(U256::ZERO, |(_, value)| value);
+        let mut current = stored;
+        for version in versions.iter() {
+            if version.value == current {
+                continue;
+            }
+            if version.number > GENESIS {
+                history.put(&history_key(&key, version.number), &encode_previous_slot(current))?;
+                undo.slot(version.number, *address, slot, current);
+            }
+            current = version.value;
+        }
+        if current == stored {
+            continue;
+        }
+        if current.is_zero() {
+            flat.delete(&key)?;
+        } else {
+            flat.put(&key, &encode_slot(slot, current))?;
+        }
+    }
+    Ok(())
+}
+
+fn wipes(diff: &AccountDiff) -> bool {
+    diff.storage_wiped || diff.change == AccountChange::Deleted
+}
+
+fn versions_of(group: &[&Change<'_>]) -> Vec<SlotVersion> {
+    let changes =
+        group.iter().flat_map(|change| change.diff.storage.iter().map(|s| (change.number, s)));
+    changes
+        .map(|(number, change)| SlotVersion {
+            hashed: hash_slot(change.slot),
+            number,
+            slot: change.slot,
+            value: change.value,
+        })
+        .collect()
+}
+
+/// A wipe is written as a zero for every slot that may hold something by then.
+fn versions_with_wipes(
+    flat: &mut TableCursor<'_, Rw>,
+    account: &B256,
+    group: &[&Change<'_>],
+) -> Result<Vec<SlotVersion>, StorageError> {
+    let mut known = BTreeMap::new();
+    let mut next = flat.seek(account.as_slice())?;
+    while let Some((key, value)) = next.filter(|(key, _)| key.starts_with(account.as_slice())) {
+        known.insert(hash_of(&key[32..], "storage")?, decode_slot(&value)?.0);
+        next = flat.next()?;
+    }
+    let mut versions = Vec::new();
+    for change in group {
+        let own = versions_of(&[change]);
+        if wipes(change.diff) {
+            let named: BTreeMap<B256, ()> = own.iter().map(|v| (v.hashed, ())).collect();
+            let zeros = known.iter().filter(|(hashed, _)| !named.contains_key(*hashed));
+            versions.extend(zeros.map(|(&hashed, &slot)| SlotVersion {
+                hashed,
+                number: change.number,
+                slot,
+                value: U256::ZERO,
+            }));
+        }
+        known.extend(own.iter().map(|version| (version.hashed, version.slot)));
+        versions.extend(own);
+    }
+    Ok(versions)
+}
+
+/// Deletes the history entries of the blocks after `from` up to `to`.
+fn prune(tx: &WriteTx<'_>, from: u64, to: u64) -> Result<(), StorageError> {
+    let mut accounts = Vec::new();
+    let mut slots = Vec::new();
+    let mut diffs = tx.cursor(REVERSE_DIFFS)?;
+    for number in from + 1..=to {
+        let Some(bytes) = diffs.get(&number.to_be_bytes())? else { continue };
+        let diff = decode_diff(number, &bytes)?;
+        history_keys(number, &diff, &mut accounts, &mut slots);
+        diffs.delete(&number.to_be_bytes())?;
+    }
+    for (table, mut keys) in [(ACCOUNT_HISTORY, accounts), (STORAGE_HISTORY, slots)] {
+        keys.sort_unstable();
+        let mut table = tx.cursor(table)?;
+        for key in keys {
+            table.delete(&key)?;
+        }
+    }
+    Ok(())
+}
+
+fn unwind_block(tx: &WriteTx<'_>, number: u64) -> Result<(), StorageError> {
+    let Some(bytes) = tx.get(REVERSE_DIFFS, &number.to_be_bytes())? else { return Ok(()) };
+    let diff = decode_diff(number, &bytes)?;
+    for account in &diff.accounts {
+        let hashed = keccak256(account.address);
+        match account.change {
+            AccountChange::Unchanged => {}
+            AccountChange::Deleted => drop(tx.delete(ACCOUNTS, hashed.as_slice())?),
+            AccountChange::Set(value) => {
+                tx.put(ACCOUNTS, hashed.as_slice(), &encode_account(&account.address, &value))?;
+            }
+        }
+        for change in &account.storage {
+            let key = slot_key(&hashed, &hash_slot(change.slot));
+            if change.value.is_zero() {
+                tx.delete(STORAGE, &key)?;
+            } else {
+                tx.put(STORAGE, &key, &encode_slot(change.slot, change.value))?;
+            }
+        }
+    }
+    let (mut accounts, mut slots) = (Vec::new(), Vec::new());
+    history_keys(number, &diff, &mut accounts, &mut slots);
+    for key in accounts {
+        tx.delete(ACCOUNT_HISTORY, &key)?;
+    }
+    for key in slots {
+        tx.delete(STORAGE_HISTORY, &key)?;
+    }
+    tx.delete(REVERSE_DIFFS, &number.to_be_bytes()).map(drop)
+}
+
+/// The keys under which a block's previous values are kept.
+fn history_keys(
+    number: u64,
+    diff: &StateDiff,
+    accounts: &mut Vec<Vec<u8>>,
+    slots: &mut Vec<Vec<u8>>,
+) {
+    for account in &diff.accounts {
+        let hashed = keccak256(account.address);
+        if account.change != AccountChange::Unchanged {
+            accounts.push(history_key(hashed.as_slice(), number));
+        }
+        for change in &account.storage {
+            slots.push(history_key(&slot_key(&hashed, &hash_slot(change.slot)), number));
+        }
+    }
+}
+
+/// The value before the first change of `key` after block `number`.
+fn value_after<'tx>(
+    tx: &'tx ReadTx<'_>,
+    table: Table,
+    key: &[u8],
+    number: u64,
+) -> Result<Option<std::borrow::Cow<'tx, [u8]>>, StorageError> {
+    let found = tx.cursor(table)?.seek(&history_key(key, number + 1))?;
+    let found = found.filter(|(at, _)| at.len() == key.len() + 8 && at.starts_with(key));
+    Ok(found.map(|(_, value)| value))
+}
+
+/// keccak256 of a slot's number.
+pub(crate) fn hash_slot(slot: U256) -> B256 {
+    keccak256(slot.to_be_bytes::<32>())
+}
+
+/// keccak256 of an address.
+pub(crate) fn hash_address(address: &Address) -> B256 {
+    keccak256(address)
+}
+
+fn hash_of(key: &[u8], table: &str) -> Result<B256, StorageError> {
+    B256::try_from(key).map_err(|_| StorageError::corrupt(table, "key has a wrong length"))
+}
+
+fn decode_diff(number: u64, mut bytes: &[u8]) -> Result<StateDiff, StorageError> {
+    StateDiff::decode(&mut bytes).map_err(|error| {
+        StorageError::corrupt(format!("reverse diff of block {number}"), error.to_string())
+    })
+}
+
+/// The storage table, walked beside the accounts table.
+struct SlotWalk<'tx> {
+    cursor: TableCursor<'tx, signet_libmdbx::Ro>,
+    next: Option<SlotRecord>,
+    /// The first error of an iterator, which itself can only end.
+    error: Option<StorageError>,
+}
+
+struct SlotRecord {
+    account: B256,
+    slot: B256,
+    value: U256,
+}
+
+impl SlotRecord {
+    fn new((key, value): crate::env::Record<'_>) -> Result<Self, StorageError> {
+        let (account, slot) = key.split_at_checked(32).unwrap_or_default();
+        let (_, value) = decode_slot(&value)?;
+        Ok(Self { account: hash_of(account, "storage")?, slot: hash_of(slot, "storage")?, value })
+    }
+}
+
+impl SlotWalk<'_> {
+    /// Leaves behind what is before an account: slots that the visitor did not take.
+    fn skip_to(&mut self, account: &B256) -> Result<(), StorageError> {
+        if self.next.as_ref().is_some_and(|next| next.account < *account) {
+            self.next = self.cursor.seek(account.as_slice())?.map(SlotRecord::new).transpose()?;
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self, account: &B256) -> Option<(B256, U256)> {
+        let record = self.next.take_if(|next| next.account == *account)?;
+        match self.cursor.next().and_then(|next| next.map(SlotRecord::new).transpose()) {
+            Ok(next) => self.next = next,
+            Err(error) => self.error = Some(error),
+        }
+        Some((record.slot, record.value))
+    }
+}

@@ -1,0 +1,86 @@
+//! Every table on disk: its name, key, value, and why it is there.
+//!
+//! Numbers in keys are big-endian, so that key order is number order. `hashed` means keccak256.
+//! A change of any of these bytes changes [`FORMAT_VERSION`].
+//!
+//! | environment | files | durability |
+//! |---|---|---|
+//! | log | `log/` | every write is synced: this is what an acknowledgement rests on |
+//! | chain | `chain/` | synced by `persist`, after the shards |
+//! | state shards | `state-00/` .. | written unsynced, synced before the chain is |
+
+/// Version of all of the bytes below, checked when a directory is opened.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// A table of one of the environments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// MDBX name.
+    pub(crate) name: &'static str,
+    /// Place in its environment's list.
+    pub(crate) slot: usize,
+}
+
+// The Raft log.
+
+/// `index (8)` -> `crc32c of index and entry (4), entry`. The log itself.
+pub(crate) const LOG_ENTRIES: Table = Table { name: "entries", slot: 0 };
+/// `vote`, `committed`, `purged` -> opaque bytes of the raft crate; `version` -> `FORMAT_VERSION (4)`.
+pub(crate) const LOG_META: Table = Table { name: "meta", slot: 1 };
+
+/// Tables of the log environment.
+pub(crate) const LOG_TABLES: &[Table] = &[LOG_ENTRIES, LOG_META];
+
+// The chain.
+
+/// `block (8)` -> `hash (32), header RLP`. The hash is kept so that nobody computes it again.
+pub(crate) const HEADERS: Table = Table { name: "headers", slot: 0 };
+/// `block (8)` -> the transactions with their senders, as an `AdmitBatch` is encoded.
+pub(crate) const BODIES: Table = Table { name: "bodies", slot: 1 };
+/// `block (8)` -> the receipts, as in a `Block` entry.
+pub(crate) const RECEIPTS: Table = Table { name: "receipts", slot: 2 };
+/// `block hash (32)` -> `block (8)`. Blocks are asked for by hash.
+pub(crate) const BLOCK_HASHES: Table = Table { name: "block_hashes", slot: 3 };
+/// `transaction hash (32)` -> `block (8), index (4)`. Transactions and receipts are asked for by hash.
+pub(crate) const TRANSACTIONS: Table = Table { name: "transactions", slot: 4 };
+/// `section (4), fingerprint (8), block within section (2)` -> nothing. Which blocks hold a log with an
+/// address or topic, without reading receipts. A section is `LOG_SECTION_BLOCKS` blocks, so that
+/// writes stay together; a fingerprint is the first bytes of a hash, so that keys stay small: the
+/// index may name a block too many, never one too few.
+pub(crate) const LOG_INDEX: Table = Table { name: "log_index", slot: 5 };
+/// `admission id (8)` -> pool record. The replicated pool at the applied position.
+pub(crate) const POOL: Table = Table { name: "pool", slot: 6 };
+/// `state` -> how far the chain has come, see `chain::ChainMeta`. Written with what it speaks of.
+pub(crate) const CHAIN_META: Table = Table { name: "meta", slot: 7 };
+
+/// Tables of the chain environment.
+pub(crate) const CHAIN_TABLES: &[Table] =
+    &[HEADERS, BODIES, RECEIPTS, BLOCK_HASHES, TRANSACTIONS, LOG_INDEX, POOL, CHAIN_META];
+
+/// Blocks in one section of the log index.
+pub(crate) const LOG_SECTION_BLOCKS: u64 = 1024;
+
+// A state shard.
+
+/// `hashed address (32)` -> `address (20), account RLP`. The address is kept for dumps and for
+/// reverse diffs; storing it here is smaller than a table of its own.
+pub(crate) const ACCOUNTS: Table = Table { name: "accounts", slot: 0 };
+/// `hashed address (32), hashed slot (32)` -> `length of slot (1), slot, value`, without leading zeros.
+pub(crate) const STORAGE: Table = Table { name: "storage", slot: 1 };
+/// `code hash (32)` -> code. In the shard of the code hash, since it is read by it alone.
+pub(crate) const CODES: Table = Table { name: "codes", slot: 2 };
+/// `hashed address (32), block (8)` -> the account before that block; nothing where there was none.
+/// The state at block n is the first entry above n, or the flat value when there is no entry.
+pub(crate) const ACCOUNT_HISTORY: Table = Table { name: "account_history", slot: 3 };
+/// `hashed address (32), hashed slot (32), block (8)` -> the value before that block.
+pub(crate) const STORAGE_HISTORY: Table = Table { name: "storage_history", slot: 4 };
+/// `block (8)` -> the state diff that undoes the block, this shard's part. To unwind, to prune the
+/// history, and for proofs of older blocks.
+pub(crate) const REVERSE_DIFFS: Table = Table { name: "reverse_diffs", slot: 5 };
+/// `marker` -> `version (4), shard (1), shards (1), block (8), block hash (32), oldest (8)`: the block
+/// that this shard is at and the oldest one that it can still show.
+pub(crate) const SHARD_META: Table = Table { name: "meta", slot: 6 };
+
+/// Tables of a state shard.
+pub(crate) const SHARD_TABLES: &[Table] =
+    &[ACCOUNTS, STORAGE, CODES, ACCOUNT_HISTORY, STORAGE_HISTORY, REVERSE_DIFFS, SHARD_META];
