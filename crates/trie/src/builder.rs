@@ -2,9 +2,8 @@
 //! threads as the caller has.
 
 use crate::{
-    StateTrie, TrieError,
+    StateTrie, SubtrieRoot, TrieError,
     leaf::{AccountLeaf, Extras, SlotLeaf},
-    parallel::PARTS,
     state_trie::hash_storages,
     storage_trie::StorageTrie,
     subtrie::{Scratch, Subtrie, Top},
@@ -81,6 +80,13 @@ impl SubtrieBuilder {
     }
 }
 
+impl BuiltSubtrie {
+    /// Its root.
+    pub fn root(&self) -> SubtrieRoot {
+        SubtrieRoot::new(self.prefix, self.top.clone())
+    }
+}
+
 impl StateTrie {
     /// Builds the whole trie on the rayon pool of the caller: `fill` is called once for each prefix, with
     /// the builder of that prefix.
@@ -101,7 +107,6 @@ impl StateTrie {
     /// Puts subtries together; those not given are empty.
     pub fn from_subtries(built: impl IntoIterator<Item = BuiltSubtrie>) -> Self {
         let mut trie = Self::default();
-        debug_assert_eq!(trie.accounts.parts().len(), PARTS, "one part for each prefix");
         for subtrie in built {
             trie.accounts.replace_part(subtrie.prefix, subtrie.part, subtrie.top);
         }

@@ -1,5 +1,6 @@
 //! What can go wrong at the door.
 
+use crate::SubtrieRoot;
 use alloy_primitives::B256;
 
 /// A trie that is not what it should be, or cannot be made from what was given.
@@ -20,5 +21,23 @@ pub enum TrieError {
         prefix: u8,
         /// The hashed address or slot.
         key: B256,
+    },
+    /// A subtrie that came from elsewhere is not the one expected.
+    #[error("subtrie {prefix:#04x} is not the one expected: got {got:?}, expected {expected:?}")]
+    SubtrieMismatch {
+        /// First byte of its hashed addresses.
+        prefix: u8,
+        /// What was built.
+        got: Box<SubtrieRoot>,
+        /// What should have been.
+        expected: Box<SubtrieRoot>,
+    },
+    /// A state root needs the roots of all subtries.
+    #[error("state root from {got} different subtries ({given} given), expected 256")]
+    IncompleteRoots {
+        /// Different prefixes.
+        got: usize,
+        /// Roots given.
+        given: usize,
     },
 }

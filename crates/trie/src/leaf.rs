@@ -173,10 +173,6 @@ impl AccountLeaf {
         extras.get(self.extra)
     }
 
-    pub(crate) fn extra_mut<'a>(&self, extras: &'a mut Extras) -> Option<&'a mut AccountExtra> {
-        extras.get_mut(self.extra)
-    }
-
     /// Gives back what the account keeps aside, before its leaf is dropped.
     pub(crate) fn release(&mut self, extras: &mut Extras) {
         extras.remove(self.extra);

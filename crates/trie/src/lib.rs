@@ -21,6 +21,7 @@ mod error;
 mod hasher;
 mod keccak_x4;
 mod leaf;
+mod ownership;
 mod parallel;
 mod proof;
 mod raw;
@@ -30,6 +31,7 @@ mod subtrie;
 
 pub use builder::{BuiltSubtrie, SubtrieBuilder};
 pub use error::TrieError;
+pub use ownership::{ExportedAccount, ExportedSlot, SubtrieExport, SubtrieRoot, assemble_root};
 pub use proof::{AccountProof, SlotProof};
 pub use raw::{RawTrie, plain_root};
 pub use state_trie::StateTrie;

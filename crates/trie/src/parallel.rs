@@ -112,9 +112,27 @@ impl<L: Leaf> Forest<L> {
 
     /// Hashes what changed; `prepare` sees each changed part first.
     pub(crate) fn hash(&mut self, prepare: impl Fn(&mut Subtrie<L>) + Sync) -> B256 {
+        self.hash_parts(|_| true, prepare);
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if self.rows_stale & (1 << index) != 0 {
+                *row = join(&self.tops[ROW * index..ROW * (index + 1)], 1);
+            }
+        }
+        if std::mem::take(&mut self.rows_stale) != 0 {
+            self.whole = join(&self.rows, 0);
+        }
+        self.whole.root_hash()
+    }
+
+    /// Hashes what changed in some parts, without joining them.
+    pub(crate) fn hash_parts(
+        &mut self,
+        wanted: impl Fn(u8) -> bool,
+        prepare: impl Fn(&mut Subtrie<L>) + Sync,
+    ) {
         let mut changed = Vec::new();
         for (index, (part, top)) in self.parts.iter_mut().zip(&mut self.tops).enumerate() {
-            if part.is_dirty() {
+            if part.is_dirty() && wanted(index as u8) {
                 self.rows_stale |= 1 << (index / ROW);
                 changed.push((part, top));
             }
@@ -129,38 +147,17 @@ impl<L: Leaf> Forest<L> {
         } else {
             changed.into_par_iter().for_each_init(Scratch::new, hash);
         }
-        for (index, row) in self.rows.iter_mut().enumerate() {
-            if self.rows_stale & (1 << index) != 0 {
-                *row = join(&self.tops[ROW * index..ROW * (index + 1)], 1);
-            }
-        }
-        if std::mem::take(&mut self.rows_stale) != 0 {
-            self.whole = join(&self.rows, 0);
-        }
-        self.whole.root_hash()
     }
 
-    /// Hashes one part only, and says what it is to the whole.
-    pub(crate) fn hash_part(&mut self, prefix: u8, prepare: impl Fn(&mut Subtrie<L>)) -> Top {
-        let part = &self.parts[usize::from(prefix)];
-        if !part.is_dirty() {
-            return self.tops[usize::from(prefix)].clone();
-        }
-        let part = &mut self.parts[usize::from(prefix)];
-        prepare(part);
-        let top = part.hash(&mut Scratch::new());
-        self.set_top(prefix, top.clone());
-        top
+    /// Top of a part as of its last hashing.
+    pub(crate) fn top(&self, prefix: u8) -> &Top {
+        &self.tops[usize::from(prefix)]
     }
 
     /// Puts another part in the place of one; it must be hashed, and `top` what came of that.
     pub(crate) fn replace_part(&mut self, prefix: u8, part: Subtrie<L>, top: Top) {
-        self.parts[usize::from(prefix)] = part;
-        self.set_top(prefix, top);
-    }
-
-    fn set_top(&mut self, prefix: u8, top: Top) {
         let index = usize::from(prefix);
+        self.parts[index] = part;
         self.tops[index] = top;
         self.rows_stale |= 1 << (index / ROW);
     }
