@@ -41,14 +41,21 @@ enum Command {
     Send(send::SendArgs),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    let is_clean = match &cli.command {
+    let result = match &cli.command {
         Command::Genesis(args) => genesis::run(args, cli.output).map(|()| true),
         Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
         Command::Send(args) => block_on(send::run(args, cli.output)),
-    }?;
-    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            cli.output.note(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// One thread: a loader must leave the cores to what it measures.

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Longest wait for an answer. Writes wait up to ten seconds for a leader (`LEADER_WAIT_MS`).
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest wait for receipts of a block: anvil needs time in the square of its transactions, and tens
+/// of seconds for some thousand. What reads them is not being measured.
+const RECEIPTS_TIMEOUT: Duration = Duration::from_secs(180);
+
 /// One answer, its result not yet parsed.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Answer<'a> {
@@ -90,10 +94,10 @@ impl Client {
             Some(connection) => connection,
             None => Connection::open(&self.endpoint).await.with_context(|| place.clone())?,
         };
-        let answered = tokio::time::timeout(REQUEST_TIMEOUT, connection.post(body.as_bytes()));
-        let answer = answered
+        let timeout = if method == "eth_getBlockReceipts" { RECEIPTS_TIMEOUT } else { REQUEST_TIMEOUT };
+        let answer = tokio::time::timeout(timeout, connection.post(body.as_bytes()))
             .await
-            .map_err(|_| anyhow!("no answer within {REQUEST_TIMEOUT:?}"))
+            .map_err(|_| anyhow!("no answer within {timeout:?}"))
             .and_then(|answer| answer.map_err(Into::into))
             .with_context(|| place.clone())?;
         let results = parse_results(answer, count).with_context(|| place.clone());
