@@ -1,1 +1,30 @@
-//! Placeholder.
+//! One member of a cluster: the shell that runs everything else.
+//!
+//! **Door**: [`Node`]. Below it every crate decides or stores; here are the tasks, threads, timers and
+//! sockets that let them. One task is one file.
+//!
+//! **Invariants**: only this crate spawns; nothing of a block is visible to a client before its entry
+//! is committed; a node whose state is wrong stops.
+//!
+//! **Terms**: the *chain* is the replicated state machine of this node (state, trie, pool); the
+//! *producer* is the task that leads when Raft says so; the *gateway* is the task that takes
+//! transactions from clients; the *data plane* is what nodes say to one another beside Raft.
+
+mod application;
+mod chain;
+mod clock;
+mod config;
+mod data_plane;
+mod error;
+mod gateway;
+mod node;
+mod persister;
+mod producer;
+mod status;
+mod telemetry;
+mod trie_start;
+
+pub use blockraft_raft::Member;
+pub use config::{NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};
+pub use error::NodeError;
+pub use node::Node;

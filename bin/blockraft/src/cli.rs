@@ -1,0 +1,270 @@
+//! The command line. Flags are also `BLOCKRAFT_*` variables; `node` reads a TOML file beneath both.
+
+use crate::output::OutputFormat;
+use alloy_primitives::Address;
+use blockraft_primitives::NodeId;
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// One logical Ethereum node made of several machines.
+#[derive(Debug, Parser)]
+#[command(name = "blockraft", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// How results are printed.
+    #[arg(short, long, value_enum, default_value = "text", global = true)]
+    pub(crate) output: OutputFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one node for development: instant blocks, funded accounts.
+    Dev(DevArgs),
+    /// Run a cluster of real processes on this machine.
+    Devnet(DevnetArgs),
+    /// Run one member of a cluster.
+    Node(NodeArgs),
+    /// Prepare a data directory from a genesis file.
+    Init(InitArgs),
+    /// Show members, leader, term, heights and lag.
+    Status(StatusArgs),
+}
+
+/// The chain that `dev` and `devnet` start when their data directory is new.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ChainArgs {
+    /// Genesis file; the built-in one for development when absent.
+    #[arg(long, env = "BLOCKRAFT_GENESIS")]
+    pub(crate) genesis: Option<PathBuf>,
+    /// Funded accounts to derive and print.
+    #[arg(long, env = "BLOCKRAFT_ACCOUNTS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) accounts: u32,
+    /// BIP-39 phrase that the accounts are derived from.
+    #[arg(long, env = "BLOCKRAFT_MNEMONIC", default_value = crate::accounts::DEV_MNEMONIC)]
+    pub(crate) mnemonic: String,
+    /// Seconds between blocks, fractions allowed; 0 cuts a block as soon as there is a transaction.
+    #[arg(long, env = "BLOCKRAFT_BLOCK_TIME", value_parser = parse_seconds)]
+    pub(crate) block_time: Option<BlockTimeMs>,
+    /// Keeps the chain here across restarts; a new place is made and printed when absent.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: Option<PathBuf>,
+}
+
+/// A block interval in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockTimeMs(pub(crate) u64);
+
+fn parse_seconds(text: &str) -> Result<BlockTimeMs, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err("a block time lies between 0 and 86400 seconds".to_owned());
+    }
+    Ok(BlockTimeMs((seconds * 1000.0).round() as u64))
+}
+
+/// `blockraft dev`
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// RPC port (HTTP and WebSocket) on loopback.
+    #[arg(long, env = "BLOCKRAFT_PORT", default_value_t = 8545)]
+    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+/// `blockraft devnet`
+#[derive(Debug, Args)]
+pub(crate) struct DevnetArgs {
+    /// Nodes to run.
+    #[arg(long, env = "BLOCKRAFT_NODES", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) nodes: u16,
+    /// RPC port of the first node; node i serves port + i.
+    #[arg(long, env = "BLOCKRAFT_PORT", default_value_t = 8545)]
+    pub(crate) port: u16,
+    /// Port of the first node for other nodes; the RPC port + 100 when absent.
+    #[arg(long, env = "BLOCKRAFT_RAFT_PORT")]
+    pub(crate) raft_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+/// `blockraft init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Genesis file (geth's format; `config.blockraft` holds the cluster's options).
+    #[arg(long, env = "BLOCKRAFT_GENESIS")]
+    pub(crate) genesis: PathBuf,
+    /// Data directory to prepare.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: PathBuf,
+    /// This member's id: 1 or more, never used by another member before.
+    #[arg(long, env = "BLOCKRAFT_NODE_ID", default_value_t = 1)]
+    pub(crate) node_id: NodeId,
+    /// Tells clusters of one genesis apart: their nodes refuse one another.
+    #[arg(long, env = "BLOCKRAFT_CLUSTER_NAME", default_value = DEFAULT_CLUSTER_NAME)]
+    pub(crate) cluster_name: String,
+}
+
+/// The cluster name that every command assumes.
+pub(crate) const DEFAULT_CLUSTER_NAME: &str = "blockraft";
+
+/// `blockraft node`: flag before environment before file.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct NodeArgs {
+    /// TOML file with any of these settings, named as the flags are.
+    #[arg(long, env = "BLOCKRAFT_CONFIG")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: Option<PathBuf>,
+    /// Genesis file: prepares the data directory if it is new.
+    #[arg(long, env = "BLOCKRAFT_GENESIS")]
+    pub(crate) genesis: Option<PathBuf>,
+    /// This member's id.
+    #[arg(long, env = "BLOCKRAFT_NODE_ID")]
+    pub(crate) node_id: Option<NodeId>,
+    /// Tells clusters of one genesis apart.
+    #[arg(long, env = "BLOCKRAFT_CLUSTER_NAME")]
+    pub(crate) cluster_name: Option<String>,
+    /// Address for other nodes, host:port.
+    #[arg(long, env = "BLOCKRAFT_RAFT_ADDR")]
+    pub(crate) raft_addr: Option<SocketAddr>,
+    /// Address for clients (HTTP and WebSocket), host:port.
+    #[arg(long, env = "BLOCKRAFT_RPC_ADDR")]
+    pub(crate) rpc_addr: Option<SocketAddr>,
+    /// First members of the cluster, `id=raft-host:port/rpc-host:port`, comma separated.
+    #[arg(long, env = "BLOCKRAFT_MEMBERS", value_delimiter = ',', value_parser = parse_member)]
+    pub(crate) members: Option<Vec<MemberArg>>,
+    /// Form the cluster of `members` if this node has no log yet; `false` waits to be added.
+    #[arg(long, env = "BLOCKRAFT_BOOTSTRAP")]
+    pub(crate) bootstrap: Option<bool>,
+    /// Seconds between blocks; the genesis file's when absent.
+    #[arg(long, env = "BLOCKRAFT_BLOCK_TIME", value_parser = parse_seconds)]
+    #[serde(deserialize_with = "block_time_from_toml", default)]
+    pub(crate) block_time: Option<BlockTimeMs>,
+    /// Receives priority fees of the blocks that this node builds; the genesis file's when absent.
+    #[arg(long, env = "BLOCKRAFT_FEE_RECIPIENT")]
+    pub(crate) fee_recipient: Option<Address>,
+    /// Browser origins that may call (CORS), comma separated; none by default.
+    #[arg(long, env = "BLOCKRAFT_HTTP_CORSDOMAIN", value_delimiter = ',')]
+    pub(crate) http_corsdomain: Option<Vec<String>>,
+    /// Host names that requests may name, comma separated; loopback names are always allowed, `*` allows all.
+    #[arg(long, env = "BLOCKRAFT_HTTP_VHOSTS", value_delimiter = ',')]
+    pub(crate) http_vhosts: Option<Vec<String>>,
+    /// Milliseconds between Raft heartbeats.
+    #[arg(long, env = "BLOCKRAFT_RAFT_HEARTBEAT_MS")]
+    pub(crate) raft_heartbeat_ms: Option<u64>,
+    /// Shortest Raft election timeout, milliseconds; the longest is twice that.
+    #[arg(long, env = "BLOCKRAFT_RAFT_ELECTION_MS")]
+    pub(crate) raft_election_ms: Option<u64>,
+    /// Blocks whose state can be read back.
+    #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
+    pub(crate) history_blocks: Option<u64>,
+    /// Stop when standard input ends: set by a parent process that must not leave children behind.
+    #[arg(long, hide = true)]
+    #[serde(default)]
+    pub(crate) exit_with_parent: bool,
+    /// Log lines as JSON.
+    #[arg(long, env = "BLOCKRAFT_LOG_JSON")]
+    pub(crate) log_json: Option<bool>,
+}
+
+/// A member as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct MemberArg {
+    pub(crate) id: NodeId,
+    pub(crate) raft_addr: String,
+    pub(crate) rpc_addr: String,
+}
+
+fn parse_member(text: &str) -> Result<MemberArg, String> {
+    let wrong = || format!("`{text}` is not of the form id=raft-host:port/rpc-host:port");
+    let (id, addresses) = text.split_once('=').ok_or_else(wrong)?;
+    let (raft_addr, rpc_addr) = addresses.split_once('/').ok_or_else(wrong)?;
+    Ok(MemberArg {
+        id: id.parse().map_err(|_| wrong())?,
+        raft_addr: raft_addr.to_owned(),
+        rpc_addr: rpc_addr.to_owned(),
+    })
+}
+
+fn block_time_from_toml<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BlockTimeMs>, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    parse_seconds(&seconds.to_string()).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// `blockraft status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// RPC address of any node.
+    #[arg(long, env = "BLOCKRAFT_RPC", default_value = "http://127.0.0.1:8545")]
+    pub(crate) rpc: String,
+}
+
+impl NodeArgs {
+    /// These settings over those of a file.
+    pub(crate) fn over(self, file: Self) -> Self {
+        Self {
+            config: self.config,
+            datadir: self.datadir.or(file.datadir),
+            genesis: self.genesis.or(file.genesis),
+            node_id: self.node_id.or(file.node_id),
+            cluster_name: self.cluster_name.or(file.cluster_name),
+            raft_addr: self.raft_addr.or(file.raft_addr),
+            rpc_addr: self.rpc_addr.or(file.rpc_addr),
+            members: self.members.or(file.members),
+            bootstrap: self.bootstrap.or(file.bootstrap),
+            block_time: self.block_time.or(file.block_time),
+            fee_recipient: self.fee_recipient.or(file.fee_recipient),
+            http_corsdomain: self.http_corsdomain.or(file.http_corsdomain),
+            http_vhosts: self.http_vhosts.or(file.http_vhosts),
+            raft_heartbeat_ms: self.raft_heartbeat_ms.or(file.raft_heartbeat_ms),
+            raft_election_ms: self.raft_election_ms.or(file.raft_election_ms),
+            history_blocks: self.history_blocks.or(file.history_blocks),
+            exit_with_parent: self.exit_with_parent || file.exit_with_parent,
+            log_json: self.log_json.or(file.log_json),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: NodeArgs = toml::from_str(
+            "node-id = 2\nraft-addr = \"127.0.0.1:1\"\nblock-time = 0.25\n\
+             [[members]]\nid = 2\nraft-addr = \"a:1\"\nrpc-addr = \"a:2\"\n",
+        )
+        .unwrap();
+        let flags = NodeArgs { node_id: Some(7), ..Default::default() };
+        let merged = flags.over(file);
+        assert_eq!(merged.node_id, Some(7));
+        assert_eq!(merged.raft_addr, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(merged.block_time, Some(BlockTimeMs(250)));
+        let member = MemberArg { id: 2, raft_addr: "a:1".into(), rpc_addr: "a:2".into() };
+        assert_eq!(merged.members, Some(vec![member.clone()]));
+        assert_eq!(parse_member("2=a:1/a:2"), Ok(member));
+    }
+
+    #[test]
+    fn an_unknown_key_of_the_file_is_refused() {
+        let error = toml::from_str::<NodeArgs>("node-idd = 2\n").unwrap_err().to_string();
+        assert!(error.contains("node-idd"), "{error}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Real processes of the real binary, and a small client for them.
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, TxKind, U256};
+use alloy_signer::SignerSync;
+use alloy_signer_local::PrivateKeySigner;
+use jsonrpsee::{
+    core::{ClientError, client::ClientT},
+    http_client::{HttpClient, HttpClientBuilder},
+    rpc_params,
+};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The binary under test.
+pub const BLOCKRAFT: &str = env!("CARGO_BIN_EXE_blockraft");
+/// Chain id of the built-in genesis.
+pub const CHAIN_ID: u64 = 1337;
+
+/// A `blockraft devnet` with its nodes.
+pub struct Devnet {
+    parent: Child,
+    pub nodes: Vec<Node>,
+    pub keys: Vec<PrivateKeySigner>,
+    pub leader: u64,
+}
+
+/// One node of it. A node that the test restarted is the test's own child.
+pub struct Node {
+    pub id: u64,
+    pub url: String,
+    pub raft: String,
+    pub datadir: PathBuf,
+    pub pid: u32,
+    restarted: Option<Child>,
+}
+
+/// `count` consecutive free ports: asked of the system, so that tests can run side by side.
+pub fn free_ports(count: u16) -> u16 {
+    for attempt in 0..200 {
+        let seed = u32::from(std::process::id() as u16) * 31 + attempt * 997;
+        let base = 20_000 + (seed % 30_000) as u16;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if (base..base + count).all(free) {
+            return base;
+        }
+    }
+    panic!("no {count} consecutive free ports");
+}
+
+/// The binary with arguments and no inherited settings.
+pub fn blockraft(args: &[&str]) -> Command {
+    let mut command = Command::new(BLOCKRAFT);
+    command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap_or_default());
+    command
+}
+
+impl Devnet {
+    /// Starts three nodes and waits until they are ready.
+    pub fn start(datadir: &Path, extra: &[&str]) -> Self {
+        let port = free_ports(6);
+        let (rpc, raft) = (port.to_string(), (port + 3).to_string());
+        let mut parent = blockraft(&["devnet", "-o", "json", "--port", &rpc, "--raft-port", &raft])
+            .arg("--datadir")
+            .arg(datadir)
+            .args(extra)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let banner = read_json(&mut parent);
+        let text = |value: &Value| value.as_str().expect("a string").to_owned();
+        let nodes = banner["nodes"].as_array().expect("nodes").iter().map(|node| Node {
+            id: node["id"].as_u64().expect("an id"),
+            url: text(&node["rpc"]),
+            raft: text(&node["raft"]),
+            datadir: text(&node["datadir"]).into(),
+            pid: node["pid"].as_u64().expect("a pid") as u32,
+            restarted: None,
+        });
+        let keys = banner["accounts"].as_array().expect("accounts").iter();
+        Self {
+            nodes: nodes.collect(),
+            keys: keys.map(|a| text(&a["privateKey"]).parse().expect("a key")).collect(),
+            leader: banner["leader"].as_u64().expect("a leader"),
+            parent,
+        }
+    }
+
+    /// The node with this id.
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes.iter_mut().find(|n| n.id == id).expect("a node of the devnet")
+    }
+
+    /// Ctrl-C, and what came of it.
+    pub fn interrupt(&mut self) -> ExitStatus {
+        signal(self.parent.id(), "INT");
+        wait(&mut self.parent, Duration::from_secs(20))
+    }
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.restarted {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if self.parent.try_wait().is_ok_and(|status| status.is_none()) {
+            signal(self.parent.id(), "TERM");
+            let _ = self.parent.wait();
+        }
+    }
+}
+
+impl Node {
+    /// kill -9.
+    pub fn kill(&mut self) {
+        signal(self.pid, "KILL");
+        if let Some(child) = &mut self.restarted {
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM to a node that this test started, and what came of it.
+    pub fn terminate(&mut self) -> ExitStatus {
+        signal(self.pid, "TERM");
+        wait(self.restarted.as_mut().expect("a node of this test"), Duration::from_secs(20))
+    }
+
+    /// Starts the node again, as the devnet tells its user to.
+    pub fn restart(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .open(self.datadir.join("node.log"))
+            .expect("the node's log");
+        let child = blockraft(&["node", "--config"])
+            .arg(self.datadir.join("node.toml"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        self.pid = child.id();
+        self.restarted = Some(child);
+    }
+
+    /// A client of this node.
+    pub fn client(&self) -> HttpClient {
+        client(&self.url)
+    }
+}
+
+/// A client of any node.
+pub fn client(url: &str) -> HttpClient {
+    HttpClientBuilder::default()
+        .request_timeout(Duration::from_secs(15))
+        .build(url)
+        .expect("an HTTP address")
+}
+
+/// Sends a signal to a process that this test started.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(status.expect("kill runs").success(), "kill -{name} {pid}");
+}
+
+/// Waits for a process to end, and fails if it does not.
+pub fn wait(child: &mut Child, timeout: Duration) -> ExitStatus {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child of this test") {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "process {} did not end", child.id());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The first JSON document on a child's standard output.
+fn read_json(child: &mut Child) -> Value {
+    let mut text = String::new();
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        let line = line.expect("text");
+        let end = line == "}";
+        text += &line;
+        if end {
+            return serde_json::from_str(&text).expect("JSON");
+        }
+    }
+    panic!("the devnet ended without a banner: {text}");
+}
+
+/// A signed transfer of one wei.
+pub fn transfer(key: &PrivateKeySigner, nonce: u64, to: Address) -> (B256, String) {
+    let tx = TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 100_000_000_000,
+        max_priority_fee_per_gas: 1_000_000_000,
+        to: TxKind::Call(to),
+        value: U256::from(1),
+        ..Default::default()
+    };
+    let signature = key.sign_hash_sync(&tx.signature_hash()).expect("a local key signs");
+    let envelope = TxEnvelope::from(tx.into_signed(signature));
+    (*envelope.tx_hash(), format!("0x{}", alloy_primitives::hex::encode(envelope.encoded_2718())))
+}
+
+/// One call.
+pub async fn call(
+    client: &HttpClient,
+    method: &str,
+    params: Vec<Value>,
+) -> Result<Value, ClientError> {
+    let mut array = rpc_params![];
+    for param in params {
+        array.insert(param).expect("JSON");
+    }
+    client.request(method, array).await
+}
+
+/// Polls until `probe` yields something, and fails after `timeout`.
+pub async fn eventually<T>(
+    what: &str,
+    timeout: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {timeout:?}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// A block's number from its hexadecimal form.
+pub fn quantity(value: &Value) -> u64 {
+    u64::from_str_radix(value.as_str().expect("a quantity").trim_start_matches("0x"), 16)
+        .expect("hexadecimal")
+}
+
+/// The receipt of a transaction at one node, once it is there.
+pub async fn receipt(client: &HttpClient, hash: B256) -> Value {
+    eventually(&format!("receipt of {hash}"), Duration::from_secs(20), async || {
+        call(client, "eth_getTransactionReceipt", vec![hash.to_string().into()])
+            .await
+            .ok()
+            .filter(|receipt| !receipt.is_null())
+    })
+    .await
+}
+
+/// The head's number at one node.
+pub async fn block_number(client: &HttpClient) -> Option<u64> {
+    call(client, "eth_blockNumber", vec![]).await.ok().as_ref().map(quantity)
+}
+
+/// Asserts that all nodes have the same block at every height up to the lowest head.
+pub async fn assert_same_chain(clients: &[HttpClient]) -> u64 {
+    let mut lowest = u64::MAX;
+    for client in clients {
+        lowest = lowest.min(block_number(client).await.expect("a node that answers"));
+    }
+    for number in 0..=lowest {
+        let mut blocks = Vec::new();
+        for client in clients {
+            let params = vec![format!("0x{number:x}").into(), false.into()];
+            let block = call(client, "eth_getBlockByNumber", params).await.expect("a block");
+            blocks.push((block["hash"].clone(), block["stateRoot"].clone()));
+        }
+        assert!(
+            blocks.iter().all(|b| *b == blocks[0] && !b.0.is_null()),
+            "block {number}: {blocks:?}"
+        );
+    }
+    lowest
+}

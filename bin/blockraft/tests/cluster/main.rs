@@ -1,0 +1,7 @@
+//! A cluster of real processes: killed, restarted, fed with rubbish, and checked.
+#![expect(clippy::disallowed_methods, reason = "tests of real processes read clocks")]
+
+mod bad_input;
+mod failover;
+mod harness;
+mod lifecycle;

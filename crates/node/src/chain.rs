@@ -1,0 +1,438 @@
+//! The replicated state machine of this node: what applying a log entry does, and how a leader makes
+//! the next block out of it.
+//!
+//! State, trie and pool move together, entry by entry, in log order. The trie of a leader may be one
+//! block ahead, because the root has to be known before the block is proposed; if that block does not
+//! come back committed, the trie is taken back to the head before anything else happens to it.
+
+use crate::error::NodeError;
+use alloy_consensus::{Header, Sealed};
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use blockraft_execution::{BlockAttributes, BuiltBlock, build_block};
+use blockraft_primitives::{
+    Account, AccountChange, AccountDiff, AdmitBatch, Applied, BlockEntry, ChainSpec,
+    CommittedBlock, DroppedTransaction, LogEntry, NodeId, SealedBlock, SlotChange, StateDiff,
+    StateError, StateReader, Transaction,
+    limits::{BLOCK_TX_COUNT_MAX, RPC_PROOF_REWIND_KEY_COUNT_MAX},
+};
+use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
+use blockraft_storage::{AppliedStep, StateView, Store};
+use blockraft_trie::{AccountProof, StateTrie};
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// What the cluster agreed on, as this node builds blocks by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockOptions {
+    pub(crate) fee_recipient: Address,
+    pub(crate) gas_limit: u64,
+    pub(crate) gasless: bool,
+}
+
+/// The replicated state machine.
+pub(crate) struct Chain {
+    pub(crate) store: Store,
+    pub(crate) pool: Arc<RwLock<Pool>>,
+    pub(crate) spec: Arc<ChainSpec>,
+    /// A message for each block that became visible.
+    pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
+    /// The transactions that entered the pool, a message for each `Admit` entry.
+    pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
+    options: BlockOptions,
+    trie: Mutex<HeadTrie>,
+}
+
+/// The trie, at the head or one proposed block ahead of it.
+struct HeadTrie {
+    trie: StateTrie,
+    ahead: Option<Ahead>,
+}
+
+struct Ahead {
+    hash: B256,
+    diff: Arc<StateDiff>,
+}
+
+/// A block that this node built as leader, ready to be proposed.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) hash: B256,
+    pub(crate) transactions: Vec<Transaction>,
+    dropped: usize,
+    /// The encoded log entry.
+    pub(crate) entry: Bytes,
+}
+
+impl Proposal {
+    /// Whether the block would change nothing but the height.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transactions.is_empty() && self.dropped == 0
+    }
+}
+
+/// What applying an `Admit` or `Block` entry came to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Admitted(Vec<Result<(), PoolError>>),
+    /// `false` for a block that does not build on the head: a leftover of a deposed leader.
+    Block {
+        accepted: bool,
+    },
+}
+
+impl Chain {
+    /// Opens the state machine over what the store holds: rebuilds the trie, checks it against the
+    /// head, and loads the pool.
+    pub(crate) fn open(store: Store, options: BlockOptions) -> Result<Self, NodeError> {
+        let spec = Arc::new(store.genesis().spec.clone());
+        let trie = rebuild_trie(&store)?;
+        let pool = restore_pool(&store)?;
+        Ok(Self {
+            store,
+            pool: Arc::new(RwLock::new(pool)),
+            spec,
+            heads: broadcast::channel(1024).0,
+            pending: broadcast::channel(16 * 1024).0,
+            options,
+            trie: Mutex::new(HeadTrie { trie, ahead: None }),
+        })
+    }
+
+    /// The rules that transactions must keep to enter the next block.
+    pub(crate) fn rules(&self) -> AdmissionRules {
+        AdmissionRules::at(&self.spec, &self.store.head(), &self.store.genesis().options)
+    }
+
+    /// Applies an entry without content: a leader's first, or a membership change.
+    pub(crate) fn apply_blank(&self, applied: Applied) {
+        self.store.apply(AppliedStep { applied, block: None, pool: Vec::new() });
+    }
+
+    /// Applies an application entry. An error is fatal: the entry is committed, so a node that cannot
+    /// apply it must not go on.
+    pub(crate) fn apply(&self, applied: Applied, bytes: &[u8]) -> Result<Outcome, NodeError> {
+        let index = applied.position.map_or(0, |p| p.index);
+        match LogEntry::decode(bytes)? {
+            LogEntry::Admit(batch) => self.apply_admit(applied, index, &batch),
+            LogEntry::Block(entry) => self.apply_block(applied, index, *entry),
+        }
+    }
+
+    fn apply_admit(
+        &self,
+        mut applied: Applied,
+        index: u64,
+        batch: &AdmitBatch,
+    ) -> Result<Outcome, NodeError> {
+        let view = self.store.view(self.store.head().number)?;
+        let rules = self.rules();
+        let mut failed = None;
+        let account_of = |sender| read_account(&view, sender, &mut failed);
+        let (admitted, next_admission) = {
+            let mut pool = self.pool.write();
+            let admitted = pool.admit(index, batch, account_of, &rules);
+            (admitted, pool.next_id())
+        };
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        applied.next_admission = next_admission;
+        let step = AppliedStep { applied, block: None, pool: admitted.changes };
+        self.store.apply(step);
+        if self.pending.receiver_count() > 0 {
+            let pairs = batch.transactions.iter().zip(&admitted.verdicts);
+            let entered = pairs.filter(|(_, verdict)| verdict.is_ok()).map(|(tx, _)| tx.clone());
+            // Nobody listening any more is no failure.
+            let _ = self.pending.send(entered.collect());
+        }
+        let verdicts = admitted.verdicts.into_iter().map(|v| v.map(|_| ())).collect();
+        Ok(Outcome::Admitted(verdicts))
+    }
+
+    fn apply_block(
+        &self,
+        applied: Applied,
+        index: u64,
+        entry: BlockEntry,
+    ) -> Result<Outcome, NodeError> {
+        let head = self.store.head();
+        if entry.header.parent_hash != head.hash() || entry.header.number != head.number + 1 {
+            tracing::warn!(
+                number = entry.header.number,
+                head = head.number,
+                "block left out: it does not build on the head"
+            );
+            self.apply_blank(applied);
+            return Ok(Outcome::Block { accepted: false });
+        }
+        let hash = entry.header.hash_slow();
+        self.move_trie(hash, &entry)?;
+        let included = self.pool.write().include(index, &entry)?;
+        let block = Arc::new(SealedBlock {
+            header: Sealed::new_unchecked(entry.header, hash),
+            transactions: included.transactions,
+            receipts: entry.receipts,
+        });
+        self.store.apply(AppliedStep {
+            applied,
+            block: Some(CommittedBlock { block: block.clone(), diff: Arc::new(entry.diff) }),
+            pool: included.changes,
+        });
+        // Nobody listening is no failure.
+        let _ = self.heads.send(block);
+        Ok(Outcome::Block { accepted: true })
+    }
+
+    /// Brings the trie to the state after `entry` and holds it against the header's root.
+    fn move_trie(&self, hash: B256, entry: &BlockEntry) -> Result<(), NodeError> {
+        let mut at_head = self.trie.lock();
+        if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
+            at_head.ahead = None;
+            return Ok(());
+        }
+        self.take_back(&mut at_head)?;
+        at_head.trie.update(&entry.diff);
+        let got = at_head.trie.root();
+        if got != entry.header.state_root {
+            return Err(NodeError::WrongRoot {
+                number: entry.header.number,
+                got,
+                expected: entry.header.state_root,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes a proposed block that was not committed out of the trie again.
+    fn take_back(&self, at_head: &mut HeadTrie) -> Result<(), NodeError> {
+        let Some(ahead) = at_head.ahead.take() else { return Ok(()) };
+        let view = self.store.view(self.store.head().number)?;
+        if removes_unnamed_storage(&view, &ahead.diff)? {
+            while self.store.backlog().blocks > 0 {
+                self.store.persist()?;
+            }
+            at_head.trie = rebuild_trie(&self.store)?;
+        } else {
+            at_head.trie.update(&values_at(&view, &ahead.diff)?);
+        }
+        Ok(())
+    }
+
+    /// Forgets a block that was built and will not be proposed.
+    pub(crate) fn abandon(&self, hash: B256) -> Result<(), NodeError> {
+        let mut at_head = self.trie.lock();
+        if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
+            self.take_back(&mut at_head)?;
+        }
+        Ok(())
+    }
+
+    /// Builds, executes and seals the block after the head from what the pool offers.
+    pub(crate) fn build(
+        &self,
+        parent: B256,
+        timestamp: u64,
+        term: u64,
+        proposer: NodeId,
+    ) -> Result<Proposal, NodeError> {
+        let expected = parent;
+        let parent = self.store.head();
+        if parent.hash() != expected {
+            return Err(NodeError::HeadMoved { got: parent.hash(), expected });
+        }
+        let attributes = self.attributes(&parent, timestamp, term, proposer);
+        let (candidates, pool_index) = {
+            let pool = self.pool.read();
+            // Read under the pool's lock: never later than what the pool has seen.
+            let index = self.store.applied().position.map_or(0, |p| p.index);
+            let base_fee = next_base_fee(&self.spec, &parent, &attributes);
+            (pool.candidates(base_fee, BLOCK_TX_COUNT_MAX, attributes.gas_limit), index)
+        };
+        let (ids, transactions): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
+        let view = self.store.view(parent.number)?;
+        let built = build_block(&self.spec, view, &parent, &attributes, &transactions)?;
+        let BuiltBlock { mut header, included, dropped, receipts, diff, .. } = built;
+        let diff = Arc::new(diff);
+        let hash = {
+            let mut at_head = self.trie.lock();
+            self.take_back(&mut at_head)?;
+            at_head.trie.update(&diff);
+            header.state_root = at_head.trie.root();
+            let hash = header.hash_slow();
+            at_head.ahead = Some(Ahead { hash, diff: diff.clone() });
+            hash
+        };
+        let entry = BlockEntry {
+            header,
+            transactions: included.iter().map(|i| ids[*i]).collect(),
+            dropped: dropped
+                .iter()
+                .map(|(i, reason)| DroppedTransaction { id: ids[*i], reason: *reason })
+                .collect(),
+            receipts,
+            diff: Arc::unwrap_or_clone(diff),
+            pool_index,
+        };
+        Ok(Proposal {
+            hash,
+            transactions: included.iter().map(|i| transactions[*i].clone()).collect(),
+            dropped: dropped.len(),
+            entry: entry.encode_entry(),
+        })
+    }
+
+    /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the
+    /// extra data.
+    fn attributes(
+        &self,
+        parent: &Sealed<Header>,
+        timestamp: u64,
+        term: u64,
+        proposer: NodeId,
+    ) -> BlockAttributes {
+        let number = (parent.number + 1).to_be_bytes();
+        let mut extra_data = Vec::with_capacity(32);
+        extra_data.extend_from_slice(b"blockraft");
+        extra_data.extend_from_slice(&term.to_be_bytes());
+        extra_data.extend_from_slice(&proposer.to_be_bytes());
+        BlockAttributes {
+            timestamp,
+            fee_recipient: self.options.fee_recipient,
+            gas_limit: self.options.gas_limit,
+            prev_randao: keccak256([parent.hash().as_slice(), &number].concat()),
+            extra_data: extra_data.into(),
+            parent_beacon_block_root: self
+                .spec
+                .is_cancun_active_at_timestamp(timestamp)
+                .then_some(B256::ZERO),
+            withdrawals: Vec::new(),
+            gasless: self.options.gasless,
+        }
+    }
+
+    /// Checks a batch against pool and state before it is proposed.
+    pub(crate) fn sift(
+        &self,
+        in_flight: &InFlight,
+        transactions: Vec<Transaction>,
+    ) -> Result<Sifted, StateError> {
+        let view = self.store.view(self.store.head().number)?;
+        let mut failed = None;
+        let account_of = |sender| read_account(&view, sender, &mut failed);
+        let sifted = self.pool.read().sift(in_flight, transactions, account_of, &self.rules());
+        failed.map_or(Ok(sifted), Err)
+    }
+
+    /// Whether the pool holds a transaction that the next block could include.
+    pub(crate) fn has_executable(&self) -> bool {
+        let parent = self.store.head();
+        let attributes = self.attributes(&parent, parent.timestamp, 0, 0);
+        let base_fee = next_base_fee(&self.spec, &parent, &attributes);
+        self.pool.read().has_executable(base_fee)
+    }
+
+    /// A Merkle proof of an account and some of its slots at a block (EIP-1186). An older block's trie
+    /// is the head's with every later change taken back, for as long as the proof takes.
+    pub(crate) fn prove(
+        &self,
+        number: u64,
+        address: Address,
+        slots: &[U256],
+    ) -> Result<AccountProof, NodeError> {
+        let mut at_head = self.trie.lock();
+        let head = self.store.head().number;
+        // A block that was built ahead is dropped from the trie; should it be committed, it is
+        // computed once more like any other node's.
+        self.take_back(&mut at_head)?;
+        if number == head {
+            return Ok(at_head.trie.prove(address, slots));
+        }
+        let back = self.store.changes_since(number, RPC_PROOF_REWIND_KEY_COUNT_MAX)?;
+        let forth = values_at(&self.store.view(head)?, &back)?;
+        at_head.trie.update(&back);
+        let proof = at_head.trie.prove(address, slots);
+        at_head.trie.update(&forth);
+        Ok(proof)
+    }
+
+    /// Replaces everything by a snapshot's content.
+    pub(crate) fn install(&self, file: &std::path::Path) -> Result<Applied, NodeError> {
+        let mut at_head = self.trie.lock();
+        let mut pool = self.pool.write();
+        let applied = self.store.install_snapshot(file)?;
+        *at_head = HeadTrie { trie: rebuild_trie(&self.store)?, ahead: None };
+        *pool = restore_pool(&self.store)?;
+        Ok(applied)
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").field("head", &self.store.head().number).finish_non_exhaustive()
+    }
+}
+
+fn next_base_fee(spec: &ChainSpec, parent: &Sealed<Header>, attributes: &BlockAttributes) -> u128 {
+    let header = blockraft_execution::next_header(spec, parent, attributes);
+    header.base_fee_per_gas.map_or(0, u128::from)
+}
+
+/// The pool as it was when the store's `applied` was written.
+fn restore_pool(store: &Store) -> Result<Pool, NodeError> {
+    let view = store.view(store.head().number)?;
+    let mut failed = None;
+    let account_of = |sender| read_account(&view, sender, &mut failed);
+    let pool = Pool::restore(store.pool_records()?, store.applied().next_admission, account_of);
+    failed.map_or(Ok(pool), |error| Err(error.into()))
+}
+
+/// The pool asks for accounts through a closure that cannot fail; the first failure is told afterwards.
+fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateError>) -> Account {
+    view.account(sender).map(Option::unwrap_or_default).unwrap_or_else(|error| {
+        failed.get_or_insert(error);
+        Account::default()
+    })
+}
+
+/// The state trie of the persisted head, checked against its header.
+fn rebuild_trie(store: &Store) -> Result<StateTrie, NodeError> {
+    let head = store.head();
+    let mut trie = crate::trie_start::build(store)?;
+    let got = trie.root();
+    if got != head.state_root {
+        return Err(NodeError::WrongRoot { number: head.number, got, expected: head.state_root });
+    }
+    Ok(trie)
+}
+
+/// What every key of `diff` reads in `view`: the diff that undoes it, if it names every slot it changes.
+fn values_at(view: &StateView, diff: &StateDiff) -> Result<StateDiff, StateError> {
+    let accounts = diff.accounts.iter().map(|account| account_at(view, account));
+    Ok(StateDiff { accounts: accounts.collect::<Result<_, _>>()?, codes: Vec::new() })
+}
+
+fn account_at(view: &StateView, account: &AccountDiff) -> Result<AccountDiff, StateError> {
+    let storage = account.storage.iter().map(|change| {
+        let value = view.storage(account.address, change.slot)?;
+        Ok(SlotChange { slot: change.slot, value })
+    });
+    Ok(AccountDiff {
+        address: account.address,
+        change: view.account(account.address)?.map_or(AccountChange::Deleted, AccountChange::Set),
+        storage_wiped: false,
+        storage: storage.collect::<Result<_, StateError>>()?,
+    })
+}
+
+/// Whether `diff` removes storage of `view` without naming its slots: a self-destruct before Cancun.
+fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, StateError> {
+    for account in &diff.accounts {
+        let removes = account.storage_wiped || account.change == AccountChange::Deleted;
+        if removes && view.account(account.address)?.is_some_and(|before| before.has_code()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,49 @@
+//! The node's clocks, read here and passed on as arguments.
+#![expect(clippy::disallowed_methods, reason = "this is the place where clocks are read")]
+
+use blockraft_primitives::Tick;
+use blockraft_protocol::Now;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// Ticks since it was made, and the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// Both clocks now. A wall clock before 1970 reads as 1970.
+    pub(crate) fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            tick: Tick(self.started.elapsed().as_millis() as u64),
+            unix_ms: unix.as_millis() as u64,
+        }
+    }
+
+    /// When a tick comes.
+    pub(crate) fn instant(&self, tick: Tick) -> Instant {
+        self.started + Duration::from_millis(tick.0)
+    }
+}
+
+/// How long something took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Records the time since the start as a stage of the pipeline.
+    pub(crate) fn record_stage(self, stage: &'static str) {
+        metrics::histogram!("blockraft_pipeline_stage_duration_seconds", "stage" => stage)
+            .record(self.0.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,42 @@
+//! What a member is told when it starts.
+
+use crate::Member;
+use alloy_primitives::Address;
+use blockraft_primitives::NodeId;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Milliseconds between Raft heartbeats unless configured.
+pub const RAFT_HEARTBEAT_MS: u64 = 50;
+/// Shortest Raft election timeout unless configured, milliseconds; the longest is twice that.
+pub const RAFT_ELECTION_MS: u64 = 300;
+
+/// A member's configuration.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Must be the data directory's own when given.
+    pub node_id: Option<NodeId>,
+    /// An initialised data directory.
+    pub datadir: PathBuf,
+    /// Where other members reach this one.
+    pub raft_addr: SocketAddr,
+    /// Where clients reach it.
+    pub rpc_addr: SocketAddr,
+    /// The members that the cluster starts with.
+    pub members: Vec<(NodeId, Member)>,
+    /// Form the cluster of `members` if this node's log is empty.
+    pub bootstrap: bool,
+    /// Milliseconds between the blocks that this node builds; the genesis file's when absent.
+    pub block_time_ms: Option<u64>,
+    /// Receives the priority fees of the blocks that this node builds; the genesis file's when absent.
+    pub fee_recipient: Option<Address>,
+    /// Browser origins that may call (CORS).
+    pub cors_domains: Vec<String>,
+    /// Host names that requests may name beside loopback's.
+    pub virtual_hosts: Vec<String>,
+    /// Milliseconds between Raft heartbeats.
+    pub raft_heartbeat_ms: u64,
+    /// Shortest Raft election timeout, milliseconds.
+    pub raft_election_ms: u64,
+    /// Blocks whose state can be read back.
+    pub history_blocks: Option<u64>,
+}

@@ -1,0 +1,122 @@
+//! What nodes say to one another beside Raft: today, batches of transactions on their way to the leader.
+
+use crate::{
+    chain::Chain,
+    producer::{ProducerHandle, Verdicts},
+};
+use blockraft_primitives::{AdmitBatch, NodeId, limits::LEADER_WAIT_MS};
+use blockraft_protocol::{NodeStatus, Refusal, Request, Response};
+use blockraft_raft::{Handler, Plane, RaftStatus, Refused, Transport, TransportError};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// The one kind of request on this plane: `protocol::message` tells them apart.
+const KIND_MESSAGE: u8 = 0;
+
+/// The other members, to ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    pub(crate) transport: Transport,
+}
+
+/// The verdicts of a batch that another node proposes, when they come.
+pub(crate) type PendingVerdicts = BoxFuture<'static, Verdicts>;
+
+impl Peers {
+    /// Sends a batch to the leader. It is on its way, in order, when the future has been polled once.
+    pub(crate) fn submit(&self, leader: NodeId, batch: AdmitBatch) -> PendingVerdicts {
+        let transport = self.transport.clone();
+        let request = Request::Submit(batch).encode();
+        let deadline = Duration::from_millis(LEADER_WAIT_MS);
+        let ask = async move {
+            transport.request(leader, Plane::Data, KIND_MESSAGE, request.into(), deadline).await
+        };
+        ask.map(|answer| verdicts_of(answer.as_deref())).boxed()
+    }
+}
+
+fn verdicts_of(answer: Result<&[u8], &TransportError>) -> Verdicts {
+    match answer.map(Response::decode) {
+        Ok(Ok(Response::Verdicts(verdicts))) => Ok(verdicts),
+        Ok(Ok(Response::Refused(refusal))) => Err(refusal),
+        Ok(Ok(Response::Status(_)) | Err(_)) => {
+            tracing::warn!("the leader's answer to a batch is no answer to a batch");
+            Err(Refusal::OutcomeUnknown)
+        }
+        Err(
+            TransportError::Unreachable { .. }
+            | TransportError::UnknownPeer(_)
+            | TransportError::Rejected { .. },
+        ) => Err(Refusal::NotLeader { leader: None }),
+        Err(error) => {
+            tracing::debug!(%error, "no answer from the leader");
+            Err(Refusal::OutcomeUnknown)
+        }
+    }
+}
+
+/// Answers the other members.
+#[derive(Debug)]
+pub(crate) struct DataPlane {
+    pub(crate) node_id: NodeId,
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) raft: watch::Receiver<RaftStatus>,
+    pub(crate) producer: ProducerHandle,
+}
+
+impl Handler for DataPlane {
+    fn handle(
+        &self,
+        peer: NodeId,
+        _plane: Plane,
+        _kind: u8,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        let request = match Request::decode(&payload) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(peer, %error, "a request that cannot be read");
+                return futures::future::ready(Err(Refused(error.to_string()))).boxed();
+            }
+        };
+        match request {
+            Request::Submit(batch) => {
+                let producer = self.producer.clone();
+                async move { Ok(answer_submit(&producer, batch).await.encode().into()) }.boxed()
+            }
+            Request::Status => {
+                let status = Response::Status(self.status()).encode();
+                futures::future::ready(Ok(status.into())).boxed()
+            }
+        }
+    }
+}
+
+impl DataPlane {
+    fn status(&self) -> NodeStatus {
+        let raft = self.raft.borrow();
+        let head = self.chain.store.head();
+        NodeStatus {
+            node: self.node_id,
+            term: raft.term,
+            leader: raft.leader,
+            applied_index: raft.applied_index.unwrap_or(0),
+            head_number: head.number,
+            head_hash: head.hash(),
+        }
+    }
+}
+
+async fn answer_submit(producer: &ProducerHandle, batch: AdmitBatch) -> Response {
+    let Some(verdicts) = producer.submit(batch.transactions).await else {
+        return Response::Refused(Refusal::NotLeader { leader: None });
+    };
+    match verdicts.await {
+        Ok(Ok(verdicts)) => Response::Verdicts(verdicts),
+        Ok(Err(refusal)) => Response::Refused(refusal),
+        // The producer is gone with this node's lead.
+        Err(_) => Response::Refused(Refusal::OutcomeUnknown),
+    }
+}

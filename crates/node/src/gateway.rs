@@ -1,0 +1,250 @@
+//! The task that takes raw transactions from clients: decodes them and recovers their senders in
+//! batches on all cores, gets them into the replicated pool wherever the leader is, and answers.
+//!
+//! Batches reach the leader in the order in which their transactions arrived, so that the nonces of
+//! one client stay in order; verdicts are awaited side by side. A batch whose leader was lost is sent
+//! again: admitting is idempotent, because the pool knows each transaction by its hash.
+
+use crate::{
+    chain::Chain,
+    clock::Stopwatch,
+    data_plane::{Peers, PendingVerdicts},
+    producer::ProducerHandle,
+};
+use alloy_primitives::B256;
+use blockraft_primitives::{
+    AdmitBatch, NodeId, Transaction,
+    limits::{ADMIT_BYTES_MAX, ADMIT_TX_COUNT_MAX, LEADER_WAIT_MS},
+};
+use blockraft_protocol::{AdmissionRules, PoolError, Refusal, decode};
+use blockraft_raft::RaftStatus;
+use blockraft_rpc::{Submission, SubmitError};
+use futures::{
+    future::FutureExt,
+    stream::{FuturesOrdered, StreamExt},
+};
+use rayon::prelude::*;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+/// Batches that are being decoded or wait for their turn to be sent.
+const DECODING_COUNT_MAX: usize = 8;
+/// Pause before a batch is offered again after a leader was lost.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What the gateway works with.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) node_id: NodeId,
+    pub(crate) raft: watch::Receiver<RaftStatus>,
+    pub(crate) producer: ProducerHandle,
+    pub(crate) peers: Peers,
+    pub(crate) tracker: TaskTracker,
+}
+
+type Reply = oneshot::Sender<Result<B256, SubmitError>>;
+
+/// Transactions that passed every check which needs no state, with who waits for them.
+#[derive(Default)]
+struct Decoded {
+    transactions: Vec<Transaction>,
+    replies: Vec<Reply>,
+}
+
+impl Gateway {
+    /// Runs until every sender of submissions is gone.
+    pub(crate) async fn run(self, mut submissions: mpsc::Receiver<Submission>) {
+        let mut decoding = FuturesOrdered::new();
+        let mut buffer = Vec::with_capacity(ADMIT_TX_COUNT_MAX);
+        loop {
+            tokio::select! {
+                biased;
+                Some(decoded) = decoding.next() => {
+                    if let Ok(decoded) = decoded {
+                        self.offer(decoded).await;
+                    }
+                }
+                count = submissions.recv_many(&mut buffer, ADMIT_TX_COUNT_MAX),
+                    if decoding.len() < DECODING_COUNT_MAX =>
+                {
+                    if count == 0 {
+                        return;
+                    }
+                    let batch = std::mem::replace(&mut buffer, Vec::with_capacity(64));
+                    let rules = self.chain.rules();
+                    decoding.push_back(
+                        self.tracker.spawn_blocking(move || decode_batch(batch, &rules)),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Sends a batch on its way in order, and lets its verdicts come when they come.
+    async fn offer(&self, mut decoded: Decoded) {
+        self.answer_known(&mut decoded);
+        for part in parts(decoded) {
+            let first_try = self.start(&part.transactions).await;
+            let gateway = self.clone();
+            self.tracker.spawn(async move { gateway.finish(part, first_try).await });
+        }
+    }
+
+    /// Answers what the cluster has already: the same raw transaction, sent twice, anywhere, gives
+    /// the same hash.
+    fn answer_known(&self, decoded: &mut Decoded) {
+        let all = std::mem::take(decoded);
+        for (tx, reply) in all.transactions.into_iter().zip(all.replies) {
+            if self.is_known(tx.tx_hash()) {
+                // The client may be gone; that changes nothing.
+                let _ = reply.send(Ok(*tx.tx_hash()));
+            } else {
+                decoded.transactions.push(tx);
+                decoded.replies.push(reply);
+            }
+        }
+    }
+
+    fn is_known(&self, hash: &B256) -> bool {
+        self.chain.pool.read().by_hash(hash).is_some()
+            || matches!(self.chain.store.transaction(hash), Ok(Some(_)))
+    }
+
+    /// One attempt: hands the batch to the leader that this node knows of, in the order of these
+    /// calls. The verdicts come when they come.
+    async fn start(&self, transactions: &[Transaction]) -> PendingVerdicts {
+        let leader = self.raft.borrow().leader;
+        let not_proposed = || futures::future::ready(Err(Refusal::NotLeader { leader })).boxed();
+        match leader {
+            None => not_proposed(),
+            Some(id) if id == self.node_id => {
+                let Some(verdicts) = self.producer.submit(transactions.to_vec()).await else {
+                    return not_proposed();
+                };
+                verdicts.map(|v| v.unwrap_or(Err(Refusal::OutcomeUnknown))).boxed()
+            }
+            Some(id) => {
+                metrics::counter!("blockraft_rpc_server_forwarded_total")
+                    .increment(transactions.len() as u64);
+                let batch = AdmitBatch { transactions: transactions.to_vec() };
+                let mut pending = self.peers.submit(id, batch);
+                match (&mut pending).now_or_never() {
+                    Some(verdicts) => futures::future::ready(verdicts).boxed(),
+                    None => pending,
+                }
+            }
+        }
+    }
+
+    /// Waits for the verdicts, offering the batch again for as long as a write may wait.
+    async fn finish(self, part: Decoded, first_try: PendingVerdicts) {
+        let deadline = Instant::now() + Duration::from_millis(LEADER_WAIT_MS);
+        let mut raft = self.raft.clone();
+        let mut pending = first_try;
+        let mut maybe_proposed = false;
+        loop {
+            match pending.await {
+                Ok(verdicts) => return self.answer(part, verdicts),
+                Err(Refusal::NotLeader { .. }) => {}
+                Err(Refusal::OutcomeUnknown) => maybe_proposed = true,
+                Err(Refusal::QueueFull | Refusal::BatchTooLarge) => return refuse(part),
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            // A change of Raft's state is worth another attempt at once.
+            let _ = tokio::time::timeout(RETRY_PAUSE, raft.changed()).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
+            pending = self.start(&part.transactions).await;
+        }
+        let status = raft.borrow().clone();
+        for (tx, reply) in part.transactions.iter().zip(part.replies) {
+            let error = if self.is_known(tx.tx_hash()) {
+                // The client may be gone; that changes nothing.
+                let _ = reply.send(Ok(*tx.tx_hash()));
+                continue;
+            } else if maybe_proposed {
+                SubmitError::OutcomeUnknown { hash: *tx.tx_hash() }
+            } else {
+                SubmitError::NoLeader {
+                    term: status.term,
+                    last_leader: status.leader,
+                    retry_after_ms: 1000,
+                }
+            };
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn answer(&self, part: Decoded, verdicts: Vec<Result<(), PoolError>>) {
+        for ((tx, reply), verdict) in part.transactions.iter().zip(part.replies).zip(verdicts) {
+            let hash = *tx.tx_hash();
+            let answer = match verdict {
+                Ok(()) | Err(PoolError::AlreadyKnown) => Ok(hash),
+                // An earlier attempt of this very transaction was admitted, and is in a block by now.
+                Err(PoolError::NonceTooLow { .. }) if self.is_known(&hash) => Ok(hash),
+                Err(error) => Err(error.into()),
+            };
+            // The client may be gone; that changes nothing.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// The leader has no room: the client may try again.
+fn refuse(part: Decoded) {
+    for reply in part.replies {
+        // The client may be gone; that changes nothing.
+        let _ = reply.send(Err(SubmitError::Busy));
+    }
+}
+
+/// Decodes and recovers on all cores; answers what is refused already.
+fn decode_batch(batch: Vec<Submission>, rules: &AdmissionRules) -> Decoded {
+    let stopwatch = Stopwatch::start();
+    let results: Vec<_> = match batch.as_slice() {
+        [one] => vec![decode(&one.raw, rules)],
+        many => many.par_iter().map(|submission| decode(&submission.raw, rules)).collect(),
+    };
+    stopwatch.record_stage("recover");
+    let mut decoded = Decoded::default();
+    for (submission, result) in batch.into_iter().zip(results) {
+        match result {
+            Ok(tx) => {
+                decoded.transactions.push(tx);
+                decoded.replies.push(submission.reply);
+            }
+            Err(error) => {
+                // The client may be gone; that changes nothing.
+                let _ = submission.reply.send(Err(error.into()));
+            }
+        }
+    }
+    decoded
+}
+
+/// Cuts a batch so that each part fits one `Admit` entry.
+fn parts(decoded: Decoded) -> Vec<Decoded> {
+    let mut parts: Vec<Decoded> = Vec::new();
+    let mut bytes = 0;
+    for (tx, reply) in decoded.transactions.into_iter().zip(decoded.replies) {
+        let length = alloy_eips::Encodable2718::encode_2718_len(tx.inner());
+        let fits = parts.last().is_some_and(|part| {
+            bytes + length <= ADMIT_BYTES_MAX && part.transactions.len() < ADMIT_TX_COUNT_MAX
+        });
+        if !fits {
+            parts.push(Decoded::default());
+            bytes = 0;
+        }
+        bytes += length;
+        let part = parts.last_mut().expect("one was pushed if there was none");
+        part.transactions.push(tx);
+        part.replies.push(reply);
+    }
+    parts
+}

@@ -1,0 +1,321 @@
+//! A member from start to stop.
+
+use crate::{
+    NodeConfig,
+    application::ChainApplication,
+    chain::{BlockOptions, Chain},
+    data_plane::{DataPlane, Peers},
+    error::NodeError,
+    gateway::Gateway,
+    persister::Persistence,
+    producer::{Producer, ProducerHandle},
+    status, telemetry,
+};
+use alloy_primitives::{Address, U256};
+use blockraft_primitives::{NodeId, StateError, limits::SUBMISSION_QUEUE_LEN_MAX};
+use blockraft_raft::{
+    Identity, RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig,
+};
+use blockraft_rpc::{
+    AccountProof, ClusterStatus, ProofError, RpcConfig, RpcContext, RpcServer, RunningRpc,
+    SlotProof,
+};
+use blockraft_storage::{Store, StoreOptions};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a leader that stops waits for another to take over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long open RPC connections may hold up a stop.
+const RPC_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long tasks may take to end.
+const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long [`Node::ready`] waits for a leader, seconds.
+const READY_TIMEOUT_S: u64 = 30;
+
+/// A running member.
+#[derive(Debug)]
+pub struct Node {
+    raft: RaftNode,
+    rpc: RunningRpc,
+    spawner: Spawner,
+    persistence: Arc<Persistence>,
+    persister: Option<std::thread::JoinHandle<()>>,
+    persister_failed: Option<oneshot::Receiver<NodeError>>,
+    node_id: NodeId,
+}
+
+impl Node {
+    /// Starts a member over its data directory. It serves reads as soon as this returns; writes wait
+    /// for a leader.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let metrics = telemetry::install()?;
+        let spawner = Spawner::default();
+        let (store, chain) = open(&config, &spawner).await?;
+        let identity = *store.identity();
+        let node_id = identity.node_id;
+
+        let persistence = Arc::new(Persistence::default());
+        let (persister, persister_failed) = start_persister(&store, &persistence)?;
+        let (progress, progressed) = watch::channel(0);
+        let application = Arc::new(ChainApplication {
+            chain: chain.clone(),
+            persistence: persistence.clone(),
+            incoming: config.datadir.join("incoming.snapshot"),
+            progress,
+        });
+        let transport = Transport::new(
+            Identity { cluster_id: identity.cluster_id, node_id },
+            TransportConfig::default(),
+            spawner.clone(),
+        );
+        let listen = |source| NodeError::Listen { address: config.raft_addr, source };
+        let listener = Transport::bind(&config.raft_addr.to_string()).await.map_err(listen)?;
+        let raft = RaftNode::start(
+            raft_config(&config),
+            Arc::new(store.raft_log()),
+            application,
+            transport.clone(),
+            spawner.clone(),
+        )
+        .await?;
+
+        let (producer, queue) = ProducerHandle::channel();
+        let data_plane = DataPlane {
+            node_id,
+            chain: chain.clone(),
+            raft: raft.status(),
+            producer: producer.clone(),
+        };
+        transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
+        let block_time_ms = config.block_time_ms.unwrap_or(store.genesis().options.block_time_ms);
+        let task = Producer::new(
+            chain.clone(),
+            raft.clone(),
+            node_id,
+            block_time_ms,
+            spawner.clone(),
+            &queue,
+        );
+        spawner.tasks.spawn(task.run(queue, progressed));
+
+        let (submissions, submitted) = mpsc::channel(SUBMISSION_QUEUE_LEN_MAX);
+        let gateway = Gateway {
+            chain: chain.clone(),
+            node_id,
+            raft: raft.status(),
+            producer,
+            peers: Peers { transport },
+            tracker: spawner.tasks.clone(),
+        };
+        spawner.tasks.spawn(run_gateway(gateway, submitted, spawner.clone()));
+        let cluster = publish_status(&raft, &spawner);
+        let context = rpc_context(&chain, submissions, cluster);
+        let rpc = RpcServer::start(rpc_config(&config, metrics), context).await?;
+        if config.bootstrap && !config.members.is_empty() {
+            raft.initialize(config.members.into_iter().collect()).await?;
+        }
+        tracing::info!(node_id, raft = %config.raft_addr, rpc = %rpc.local_addr(), head = chain.store.head().number, "node started");
+        Ok(Self {
+            raft,
+            rpc,
+            spawner,
+            persistence,
+            persister: Some(persister),
+            persister_failed: Some(persister_failed),
+            node_id,
+        })
+    }
+
+    /// Completes once a leader is known that has applied everything up to its term.
+    pub async fn ready(&self) -> Result<(), NodeError> {
+        let mut status = self.raft.status();
+        let ready = status.wait_for(|s| s.leader.is_some() && s.applied_index.is_some());
+        match tokio::time::timeout(Duration::from_secs(READY_TIMEOUT_S), ready).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(NodeError::TaskEnded("raft task")),
+            Err(_) => Err(NodeError::NoLeader(READY_TIMEOUT_S)),
+        }
+    }
+
+    /// Completes when the node cannot go on: another member leads, this process should end.
+    pub async fn failed(&mut self) -> NodeError {
+        let Some(persister) = &mut self.persister_failed else {
+            return NodeError::RaftFailed(self.raft.failed().await);
+        };
+        tokio::select! {
+            error = self.raft.failed() => NodeError::RaftFailed(error),
+            error = persister => error.unwrap_or(NodeError::TaskEnded("persister thread")),
+        }
+    }
+
+    /// Hands leadership over, takes no more requests, and writes down what is applied.
+    pub async fn shutdown(mut self) {
+        self.hand_over().await;
+        self.rpc.stop();
+        // Connections that stay open longer are cut.
+        let _ = tokio::time::timeout(RPC_STOP_TIMEOUT, self.rpc.stopped()).await;
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        self.spawner.stop.cancel();
+        self.spawner.tasks.close();
+        if tokio::time::timeout(TASKS_STOP_TIMEOUT, self.spawner.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.persistence.stop();
+        if let Some(persister) = self.persister.take() {
+            // A panic of that thread has been reported already.
+            let _ = tokio::task::spawn_blocking(move || persister.join()).await;
+        }
+        tracing::info!(node_id = self.node_id, "node stopped");
+    }
+
+    async fn hand_over(&self) {
+        let status = self.raft.status().borrow().clone();
+        let others = status.members.iter().any(|m| m.voter && m.id != self.node_id);
+        if !status.is_leader() || !others {
+            return;
+        }
+        let transfer = self.raft.transfer_leadership(None);
+        match tokio::time::timeout(HANDOVER_TIMEOUT, transfer).await {
+            Ok(Ok(to)) => tracing::info!(to, "leadership handed over"),
+            Ok(Err(error)) => tracing::warn!(%error, "leadership was not handed over"),
+            Err(_) => tracing::warn!("leadership was not handed over in time"),
+        }
+    }
+}
+
+/// Opens store and chain on a worker thread: rebuilding the trie takes a while.
+async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chain>), NodeError> {
+    let config = config.clone();
+    let opening = spawner.tasks.spawn_blocking(move || {
+        let mut options = StoreOptions::default();
+        options.history_blocks = config.history_blocks.unwrap_or(options.history_blocks);
+        let store = Store::open_with(&config.datadir, options)?;
+        let got = store.identity().node_id;
+        if let Some(expected) = config.node_id.filter(|expected| *expected != got) {
+            return Err(NodeError::WrongNodeId { got, expected });
+        }
+        let genesis = store.genesis();
+        let block_options = BlockOptions {
+            fee_recipient: config.fee_recipient.unwrap_or(genesis.options.fee_recipient),
+            gas_limit: genesis.block_gas_limit(),
+            gasless: genesis.options.gasless,
+        };
+        let chain = Arc::new(Chain::open(store.clone(), block_options)?);
+        Ok((store, chain))
+    });
+    opening.await.map_err(|_| NodeError::TaskEnded("opening of the database"))?
+}
+
+type PersisterThread = (std::thread::JoinHandle<()>, oneshot::Receiver<NodeError>);
+
+fn start_persister(
+    store: &Store,
+    persistence: &Arc<Persistence>,
+) -> Result<PersisterThread, NodeError> {
+    let (failed, receiver) = oneshot::channel();
+    let (store, persistence) = (store.clone(), persistence.clone());
+    let thread = std::thread::Builder::new()
+        .name("persister".to_owned())
+        .spawn(move || {
+            if let Err(error) = persistence.run(&store) {
+                tracing::error!(%error, "persisting failed");
+                // Nobody waits any more when the node is stopping.
+                let _ = failed.send(error);
+            }
+        })
+        .map_err(NodeError::Thread)?;
+    Ok((thread, receiver))
+}
+
+async fn run_gateway(
+    gateway: Gateway,
+    submitted: mpsc::Receiver<blockraft_rpc::Submission>,
+    spawner: Spawner,
+) {
+    // Stopped or out of senders: either way it ends.
+    let _ = spawner.stop.run_until_cancelled(gateway.run(submitted)).await;
+}
+
+fn raft_config(config: &NodeConfig) -> RaftConfig {
+    RaftConfig {
+        heartbeat_ms: config.raft_heartbeat_ms,
+        election_min_ms: config.raft_election_ms,
+        election_max_ms: 2 * config.raft_election_ms,
+        ..RaftConfig::default()
+    }
+}
+
+fn rpc_config(
+    config: &NodeConfig,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+) -> RpcConfig {
+    RpcConfig {
+        cors_origins: config.cors_domains.clone(),
+        hosts: config.virtual_hosts.clone(),
+        metrics: Some(Arc::new(move || metrics.render())),
+        ..RpcConfig::new(config.rpc_addr)
+    }
+}
+
+fn rpc_context(
+    chain: &Arc<Chain>,
+    submissions: mpsc::Sender<blockraft_rpc::Submission>,
+    cluster: watch::Receiver<ClusterStatus>,
+) -> RpcContext {
+    let prover = chain.clone();
+    RpcContext {
+        store: chain.store.clone(),
+        pool: chain.pool.clone(),
+        submissions,
+        heads: chain.heads.clone(),
+        pending: chain.pending.clone(),
+        cluster,
+        proofs: Arc::new(move |number, address, slots| prove(&prover, number, address, &slots)),
+        runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+fn prove(
+    chain: &Chain,
+    number: u64,
+    address: Address,
+    slots: &[U256],
+) -> Result<AccountProof, ProofError> {
+    let proof = chain.prove(number, address, slots).map_err(|error| match error {
+        NodeError::State(error) => error,
+        other => StateError::Database(other.to_string()),
+    })?;
+    let account = proof.account.unwrap_or_default();
+    let slot =
+        |s: blockraft_trie::SlotProof| SlotProof { slot: s.slot, value: s.value, nodes: s.nodes };
+    Ok(AccountProof {
+        nonce: account.nonce,
+        balance: account.balance,
+        code_hash: account.code_hash,
+        storage_root: proof.storage_root,
+        nodes: proof.nodes,
+        slots: proof.slots.into_iter().map(slot).collect(),
+    })
+}
+
+/// Keeps the RPC server's and the metrics' view of Raft fresh.
+fn publish_status(raft: &RaftNode, spawner: &Spawner) -> watch::Receiver<ClusterStatus> {
+    let mut raft_status: watch::Receiver<RaftStatus> = raft.status();
+    let first = status::cluster_status(&raft_status.borrow());
+    let (sender, receiver) = watch::channel(first);
+    let stop = spawner.stop.clone();
+    spawner.tasks.spawn(async move {
+        let follow = async {
+            while raft_status.changed().await.is_ok() {
+                let now = raft_status.borrow_and_update().clone();
+                sender.send_replace(status::cluster_status(&now));
+            }
+        };
+        // Stopped or without a source: either way it ends.
+        let _ = stop.run_until_cancelled(follow).await;
+    });
+    receiver
+}

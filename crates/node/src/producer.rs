@@ -1,0 +1,371 @@
+//! The task that makes the chain grow while this node leads: it owns the protocol's [`Leader`], feeds
+//! it with events, and carries its commands out. Nothing here decides.
+
+use crate::{
+    chain::{Chain, Proposal},
+    clock::Clock,
+};
+use blockraft_primitives::{NodeId, Tick, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
+use blockraft_protocol::{
+    AdmitId, BuildId, Command, Event, Head, InFlight, Leader, PoolError, ProposalFailure, Refusal,
+    Response, Sifted, Ticket,
+};
+use blockraft_raft::{ApplyResponse, BarrierError, ProposeError, RaftNode, RaftStatus, Spawner};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Pause before a barrier is tried again.
+const BARRIER_RETRY: Duration = Duration::from_millis(50);
+
+/// The verdicts on a batch, or why it was not looked at.
+pub(crate) type Verdicts = Result<Vec<Result<(), PoolError>>, Refusal>;
+
+/// The way to the producer; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct ProducerHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+#[derive(Debug)]
+enum Input {
+    Submit { transactions: Vec<Transaction>, reply: oneshot::Sender<Verdicts> },
+    Built { build: BuildId, proposal: Option<Proposal> },
+    Event(Event),
+}
+
+impl ProducerHandle {
+    /// A handle, and the queue that [`Producer::run`] takes from it.
+    pub(crate) fn channel() -> (Self, ProducerQueue) {
+        let (inputs, queue) = mpsc::channel(SUBMISSION_QUEUE_LEN_MAX);
+        (Self { inputs: inputs.clone() }, ProducerQueue { queue, inputs })
+    }
+
+    /// Offers a batch to this node as leader. Batches are taken in the order of these calls; the
+    /// verdicts come when the batch is committed and applied. `None` when the node is stopping.
+    pub(crate) async fn submit(
+        &self,
+        transactions: Vec<Transaction>,
+    ) -> Option<oneshot::Receiver<Verdicts>> {
+        let (reply, verdicts) = oneshot::channel();
+        self.inputs.send(Input::Submit { transactions, reply }).await.ok()?;
+        Some(verdicts)
+    }
+}
+
+/// The producer's end of its handle.
+#[derive(Debug)]
+pub(crate) struct ProducerQueue {
+    queue: mpsc::Receiver<Input>,
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The task's state.
+pub(crate) struct Producer {
+    chain: Arc<Chain>,
+    raft: RaftNode,
+    node_id: NodeId,
+    clock: Clock,
+    spawner: Spawner,
+    inputs: mpsc::Sender<Input>,
+    leader: Leader,
+    /// What the proposed block contains, until it is applied.
+    in_flight: InFlight,
+    head: Head,
+    built: Option<(BuildId, Proposal)>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    next_ticket: Ticket,
+    wake_at: Option<Tick>,
+}
+
+struct Waiting {
+    sifted: Sifted,
+    reply: oneshot::Sender<Verdicts>,
+}
+
+impl Producer {
+    pub(crate) fn new(
+        chain: Arc<Chain>,
+        raft: RaftNode,
+        node_id: NodeId,
+        block_time_ms: u64,
+        spawner: Spawner,
+        queue: &ProducerQueue,
+    ) -> Self {
+        let head = head_of(&chain);
+        Self {
+            chain,
+            raft,
+            node_id,
+            clock: Clock::start(),
+            spawner,
+            inputs: queue.inputs.clone(),
+            leader: Leader::new(block_time_ms, head),
+            in_flight: InFlight::new(),
+            head,
+            built: None,
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            wake_at: None,
+        }
+    }
+
+    /// Runs until the node stops. `progress` tells of every applied entry.
+    pub(crate) async fn run(
+        mut self,
+        mut queue: ProducerQueue,
+        mut progress: watch::Receiver<u64>,
+    ) {
+        let mut status = self.raft.status();
+        let stop = self.spawner.stop.clone();
+        let first = status.borrow_and_update().clone();
+        self.role_changed(&first).await;
+        loop {
+            let wake = self.wake_at.map(|at| self.clock.instant(at));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = status.changed() => match changed {
+                    Ok(()) => {
+                        let now = status.borrow_and_update().clone();
+                        self.role_changed(&now).await;
+                    }
+                    Err(_) => return,
+                },
+                changed = progress.changed() => match changed {
+                    Ok(()) => self.applied().await,
+                    Err(_) => return,
+                },
+                Some(input) = queue.queue.recv() => self.take(input).await,
+                () = sleep_until(wake), if wake.is_some() => {
+                    self.wake_at = None;
+                    self.step(Event::Timer).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Submit { transactions, reply } => self.submitted(transactions, reply).await,
+            Input::Built { build, proposal: Some(proposal) } => {
+                let empty = proposal.is_empty();
+                self.built = Some((build, proposal));
+                self.step(Event::BlockBuilt { build, empty }).await;
+            }
+            Input::Built { build, proposal: None } => self.step(Event::BuildFailed { build }).await,
+            Input::Event(event) => self.step(event).await,
+        }
+    }
+
+    async fn role_changed(&mut self, status: &RaftStatus) {
+        if status.is_leader() {
+            self.step(Event::Elected { term: status.term }).await;
+        } else {
+            self.in_flight = InFlight::new();
+            self.step(Event::Deposed { leader: status.leader }).await;
+        }
+    }
+
+    async fn applied(&mut self) {
+        let head = head_of(&self.chain);
+        if head != self.head {
+            self.head = head;
+            self.in_flight = InFlight::new();
+            self.step(Event::BlockApplied { head }).await;
+        }
+        if self.leader.leading_term().is_some() && self.chain.has_executable() {
+            self.step(Event::PoolReady).await;
+        }
+    }
+
+    /// State reads of a batch may take milliseconds, hence off the other tasks' thread.
+    async fn submitted(
+        &mut self,
+        transactions: Vec<Transaction>,
+        reply: oneshot::Sender<Verdicts>,
+    ) {
+        let chain = &self.chain;
+        let in_flight = &self.in_flight;
+        let sifted = tokio::task::block_in_place(|| chain.sift(in_flight, transactions));
+        let sifted = match sifted {
+            Ok(sifted) => sifted,
+            Err(error) => {
+                tracing::error!(%error, "transactions could not be checked against the state");
+                // The gateway may have gone.
+                let _ = reply.send(Err(Refusal::QueueFull));
+                return;
+            }
+        };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let transactions = sifted.passed.clone();
+        self.waiting.insert(ticket, Waiting { sifted, reply });
+        self.step(Event::Submitted { ticket, transactions }).await;
+    }
+
+    async fn step(&mut self, event: Event) {
+        for command in self.leader.step(self.clock.now(), event) {
+            self.carry_out(command).await;
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Barrier { term } => self.barrier(term),
+            Command::ProposeAdmit { admit, batch } => {
+                let proposal = self.raft.propose_ff(batch.encode_entry().into()).await;
+                self.report(async move {
+                    let applied = match proposal {
+                        Ok(proposal) => proposal.await,
+                        Err(error) => Err(error),
+                    };
+                    Input::Event(admit_event(admit, applied))
+                });
+            }
+            Command::BuildBlock { build, parent, timestamp } => {
+                self.build(build, parent, timestamp);
+            }
+            Command::ProposeBlock { build } => self.propose_block(build).await,
+            Command::DiscardBlock { build } => self.discard(build),
+            Command::Reply { ticket, verdicts } => {
+                if let Some(Waiting { sifted, reply }) = self.waiting.remove(&ticket) {
+                    // The gateway may have gone.
+                    let _ = reply.send(Ok(sifted.merge(verdicts)));
+                }
+            }
+            Command::Refuse { tickets, refusal } => {
+                for waiting in tickets.iter().filter_map(|t| self.waiting.remove(t)) {
+                    // The gateway may have gone.
+                    let _ = waiting.reply.send(Err(refusal));
+                }
+            }
+            Command::Wake { at } => self.wake_at = Some(at),
+            Command::StepDown { term } => {
+                tracing::warn!(term, "this node cannot make progress as leader and hands over");
+                let raft = self.raft.clone();
+                self.spawner.tasks.spawn(async move {
+                    if let Err(error) = raft.transfer_leadership(None).await {
+                        tracing::warn!(%error, "leadership was not handed over");
+                    }
+                });
+            }
+        }
+    }
+
+    fn barrier(&self, term: u64) {
+        let raft = self.raft.clone();
+        self.report(async move {
+            loop {
+                match raft.barrier().await {
+                    Ok(_) => return Input::Event(Event::CaughtUp { term }),
+                    Err(BarrierError::NoQuorum) => tokio::time::sleep(BARRIER_RETRY).await,
+                    Err(BarrierError::NotLeader { leader }) => {
+                        // Right after an election the lease may not be there yet.
+                        tokio::time::sleep(BARRIER_RETRY).await;
+                        let status = raft.status().borrow().clone();
+                        if !status.is_leader() || status.term != term {
+                            return Input::Event(Event::Deposed { leader });
+                        }
+                    }
+                    Err(BarrierError::Fatal) => {
+                        return Input::Event(Event::Deposed { leader: None });
+                    }
+                }
+            }
+        });
+    }
+
+    fn build(&self, build: BuildId, parent: Head, timestamp: u64) {
+        let (chain, node_id) = (self.chain.clone(), self.node_id);
+        let (tracker, inputs) = (self.spawner.tasks.clone(), self.inputs.clone());
+        tracker.spawn_blocking(move || {
+            let proposal = match chain.build(parent.hash, timestamp, build.term, node_id) {
+                Ok(proposal) => Some(proposal),
+                Err(error) => {
+                    tracing::error!(%error, number = parent.number + 1, "block could not be built");
+                    None
+                }
+            };
+            // Fails only when the producer has stopped.
+            let _ = inputs.blocking_send(Input::Built { build, proposal });
+        });
+    }
+
+    async fn propose_block(&mut self, build: BuildId) {
+        let Some((_, proposal)) = self.built.take_if(|(built, _)| *built == build) else {
+            let failure = ProposalFailure::NotProposed { leader: None };
+            let event = Event::ProposalFailed { build, failure };
+            return self.report(std::future::ready(Input::Event(event)));
+        };
+        self.in_flight = InFlight::new();
+        self.in_flight.add(&proposal.transactions);
+        let taken = self.raft.propose_ff(proposal.entry.into()).await;
+        let inputs = self.inputs.clone();
+        self.spawner.tasks.spawn(async move {
+            let applied = match taken {
+                Ok(proposal) => proposal.await,
+                Err(error) => Err(error),
+            };
+            let failure = match applied {
+                // The head's change has told the producer already.
+                Ok(ApplyResponse::Block { accepted: true }) => return,
+                Ok(_) => ProposalFailure::NotProposed { leader: None },
+                Err(error) => failure_of(error),
+            };
+            // Fails only when the producer has stopped.
+            let _ = inputs.send(Input::Event(Event::ProposalFailed { build, failure })).await;
+        });
+    }
+
+    fn discard(&mut self, build: BuildId) {
+        let Some((_, proposal)) = self.built.take_if(|(built, _)| *built == build) else { return };
+        let chain = self.chain.clone();
+        self.spawner.tasks.spawn_blocking(move || {
+            if let Err(error) = chain.abandon(proposal.hash) {
+                tracing::error!(%error, "the trie could not be taken back to the head");
+            }
+        });
+    }
+
+    fn report(&self, input: impl Future<Output = Input> + Send + 'static) {
+        let inputs = self.inputs.clone();
+        self.spawner.tasks.spawn(async move {
+            // Fails only when the producer has stopped.
+            let _ = inputs.send(input.await).await;
+        });
+    }
+}
+
+fn admit_event(admit: AdmitId, applied: Result<ApplyResponse, ProposeError>) -> Event {
+    match applied {
+        Ok(ApplyResponse::Admit(bytes)) => {
+            let Ok(Response::Verdicts(verdicts)) = Response::decode(&bytes) else {
+                unreachable!("this process encoded the verdicts")
+            };
+            Event::AdmitApplied { admit, verdicts }
+        }
+        Ok(ApplyResponse::None | ApplyResponse::Block { .. }) => {
+            Event::AdmitFailed { admit, failure: ProposalFailure::Unknown }
+        }
+        Err(error) => Event::AdmitFailed { admit, failure: failure_of(error) },
+    }
+}
+
+fn failure_of(error: ProposeError) -> ProposalFailure {
+    match error {
+        ProposeError::NotLeader { leader } => ProposalFailure::NotProposed { leader },
+        ProposeError::Unknown | ProposeError::Fatal => ProposalFailure::Unknown,
+    }
+}
+
+fn head_of(chain: &Chain) -> Head {
+    let header = chain.store.head();
+    Head { number: header.number, hash: header.hash(), timestamp: header.timestamp }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
