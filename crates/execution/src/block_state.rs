@@ -1,6 +1,10 @@
 //! The state while a block runs: what was read, what it was before, what it is now.
 
-use crate::database::{DatabaseError, account_info, bytecode};
+use crate::{
+    database::{DatabaseError, account_info, bytecode},
+    transfer::{Parties, TransferRules},
+};
+use alloy_consensus::{TxEnvelope, transaction::Recovered};
 use alloy_primitives::{
     Address, B256, Bytes, U256,
     map::{AddressMap, B256Map, Entry, U256Map},
@@ -55,12 +59,13 @@ struct CachedSlot {
 }
 
 impl<S: StateReader> BlockState<S> {
-    /// Nothing read yet. `parent` is the parent block's number and hash.
-    pub(crate) fn new(reader: S, parent: (u64, B256)) -> Self {
+    /// Nothing read yet. `parent` is the parent block's number and hash; `account_count` a guess at how
+    /// many accounts the block will touch.
+    pub(crate) fn new(reader: S, parent: (u64, B256), account_count: usize) -> Self {
         Self {
             reader,
             parent,
-            accounts: AddressMap::default(),
+            accounts: AddressMap::with_capacity_and_hasher(account_count, Default::default()),
             codes: B256Map::default(),
             failure: None,
         }
@@ -84,6 +89,50 @@ impl<S: StateReader> BlockState<S> {
         }
         accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
         StateDiff { accounts, codes: codes.into_values().collect() }
+    }
+
+    /// Runs a plain transfer without the EVM; `None`, and nothing changed, where it is not plainly one.
+    pub(crate) fn transfer(
+        &mut self,
+        rules: &TransferRules,
+        tx: &Recovered<TxEnvelope>,
+    ) -> Result<Option<()>, DatabaseError> {
+        let Some(receiver) = rules.receiver_of(tx) else { return Ok(None) };
+        let Some(sender) = self.load(tx.signer())?.now else { return Ok(None) };
+        let parties = Parties { sender, receiver: self.load(receiver)?.now };
+        let Some(transfer) = rules.resolve(tx, tx.signer(), receiver, parties) else {
+            return Ok(None);
+        };
+        let fee_recipient = self.load(rules.fee_recipient())?.now;
+        // As above: a touched empty account, or a balance beyond all ether, is the EVM's.
+        let plain = fee_recipient.is_none_or(|a| !transfer.tip.is_zero() || !a.is_empty());
+        let received = transfer.value.saturating_add(transfer.tip);
+        let fits = [parties.receiver, fee_recipient]
+            .into_iter()
+            .flatten()
+            .all(|account| account.balance.checked_add(received).is_some());
+        if !plain || !fits {
+            return Ok(None);
+        }
+        self.update(transfer.sender, |account| {
+            account.nonce += 1;
+            account.balance -= transfer.value + transfer.fee;
+        });
+        self.credit(transfer.receiver, transfer.value);
+        self.credit(rules.fee_recipient(), transfer.tip);
+        Ok(Some(()))
+    }
+
+    fn credit(&mut self, address: Address, wei: U256) {
+        if !wei.is_zero() {
+            self.update(address, |account| account.balance += wei);
+        }
+    }
+
+    /// Changes an account that was loaded before.
+    fn update(&mut self, address: Address, change: impl FnOnce(&mut Account)) {
+        let cached = self.accounts.get_mut(&address).expect("loaded before");
+        change(cached.now.get_or_insert_default());
     }
 
     fn load(&mut self, address: Address) -> Result<&mut CachedAccount, DatabaseError> {

@@ -4,7 +4,7 @@ use crate::{
     BlockAttributes, ExecutionError,
     env::{evm_env, next_header},
     roots::{receipts_root_and_bloom, transactions_root},
-    runner::{Refusal, Runner},
+    runner::{Refusal, Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
@@ -76,7 +76,7 @@ pub fn build_block<S: StateReader>(
     let mut header = next_header(spec, parent, attributes);
     let env = evm_env(spec, &header);
     let expected = candidates.len().min((header.gas_limit / TX_GAS_MIN) as usize);
-    let mut runner = Runner::begin(spec, env, state, &header, expected)?;
+    let mut runner = Runner::begin(spec, env, state, &header, (Transfers::Direct, expected))?;
     let mut selection = Selection::new(spec, &header, attributes, expected);
     for (index, tx) in candidates.iter().enumerate() {
         if !selection.admits(&runner, tx) {

@@ -20,6 +20,7 @@ mod error;
 mod roots;
 mod runner;
 mod serial;
+mod transfer;
 mod validate;
 
 pub use build::{BuiltBlock, build_block};

@@ -1,7 +1,12 @@
 //! One block in progress: system calls, transactions, rewards and withdrawals, in the order that
 //! Ethereum prescribes. Building and given blocks share it.
 
-use crate::{ExecutionError, block_state::BlockState, database::DatabaseError};
+use crate::{
+    ExecutionError,
+    block_state::BlockState,
+    database::DatabaseError,
+    transfer::{TRANSFER_GAS, TransferRules},
+};
 use alloy_consensus::{Eip658Value, Header, Transaction as _, TxEnvelope};
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
 use alloy_evm::{
@@ -29,7 +34,17 @@ type BlockEvm<S> = EthEvm<BlockState<S>, NoOpInspector, PrecompilesMap>;
 pub(crate) struct Runner<'a, S: StateReader> {
     evm: BlockEvm<S>,
     spec: &'a ChainSpec,
+    transfers: Option<TransferRules>,
     progress: Progress,
+}
+
+/// Whether plain transfers go round the EVM. The oracle never does that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transfers {
+    /// Only the EVM.
+    InEvm,
+    /// Directly where it is plain.
+    Direct,
 }
 
 /// What the transactions so far came to.
@@ -67,17 +82,26 @@ pub(crate) enum Refusal {
 
 impl<'a, S: StateReader> Runner<'a, S> {
     /// Starts a block: irregular changes (DAO) and the system calls before the transactions (EIP-2935,
-    /// EIP-4788). `header` needs only the fields that are known before execution.
+    /// EIP-4788). `header` needs only the fields that are known before execution; the transaction count
+    /// is a guess.
     pub(crate) fn begin(
         spec: &'a ChainSpec,
         env: EvmEnv,
         state: S,
         header: &Header,
-        tx_count: usize,
+        (transfers, tx_count): (Transfers, usize),
     ) -> Result<Self, ExecutionError> {
-        let state = BlockState::new(state, (header.number.saturating_sub(1), header.parent_hash));
-        let progress = Progress { receipts: Vec::with_capacity(tx_count), ..Default::default() };
-        let mut runner = Self { evm: EthEvmBuilder::new(state, env).build(), spec, progress };
+        let parent = (header.number.saturating_sub(1), header.parent_hash);
+        // A transaction brings one or two accounts that were not there yet.
+        let state = BlockState::new(state, parent, tx_count + tx_count / 2);
+        let transfers = (transfers == Transfers::Direct)
+            .then(|| TransferRules::new(&env.cfg_env, &env.block_env));
+        let mut runner = Self {
+            evm: EthEvmBuilder::new(state, env).build(),
+            spec,
+            transfers,
+            progress: Progress { receipts: Vec::with_capacity(tx_count), ..Progress::default() },
+        };
         let result = runner.before_transactions(header);
         runner.check(result)?;
         Ok(runner)
@@ -100,12 +124,14 @@ impl<'a, S: StateReader> Runner<'a, S> {
             return Err(Refusal::Gas { available });
         }
         // The panic can only leave the EVM half way; the block's state is written after success.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            self.evm.transact_raw(ToTxEnv::to_tx_env(tx.as_ref()))
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         match result {
-            Ok(Ok(result)) => {
+            Ok(Ok(Some(result))) => {
                 self.include(tx, result);
+                Ok(())
+            }
+            Ok(Ok(None)) => {
+                self.include_transfer();
                 Ok(())
             }
             Ok(Err(EVMError::Transaction(error))) => Err(Refusal::Invalid(error)),
@@ -132,6 +158,28 @@ impl<'a, S: StateReader> Runner<'a, S> {
         let Progress { receipts, gas_used, blob_gas_used } = self.progress;
         let (state, _) = self.evm.finish();
         Ok(Finished { receipts, requests, gas_used, blob_gas_used, diff: state.into_diff() })
+    }
+
+    /// The transaction's outcome, not yet written; `None` of a plain transfer, which is.
+    fn transact(
+        &mut self,
+        tx: &Transaction,
+    ) -> Result<Option<ResultAndState>, EVMError<DatabaseError>> {
+        if let Some(rules) = &self.transfers {
+            if self.evm.db_mut().transfer(rules, tx).map_err(EVMError::Database)?.is_some() {
+                return Ok(None);
+            }
+        }
+        self.evm.transact_raw(ToTxEnv::to_tx_env(tx.as_ref())).map(Some)
+    }
+
+    fn include_transfer(&mut self) {
+        self.progress.gas_used += TRANSFER_GAS;
+        self.progress.receipts.push(Receipt {
+            status: Eip658Value::Eip658(true),
+            cumulative_gas_used: self.progress.gas_used,
+            logs: Vec::new(),
+        });
     }
 
     fn include(&mut self, tx: &TxEnvelope, ResultAndState { result, state }: ResultAndState) {

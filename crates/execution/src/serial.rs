@@ -1,7 +1,10 @@
 //! Given blocks, one transaction after the other: the oracle of everything faster.
 
 use crate::{
-    ExecutionError, env::evm_env, roots::receipts_root_and_bloom, runner::Runner,
+    ExecutionError,
+    env::evm_env,
+    roots::receipts_root_and_bloom,
+    runner::{Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::Header;
@@ -37,7 +40,8 @@ pub fn execute_block<S: StateReader>(
     withdrawals: &[Withdrawal],
 ) -> Result<ExecutedBlock, ExecutionError> {
     let env = evm_env(spec, header);
-    let mut runner = Runner::begin(spec, env, state, header, transactions.len())?;
+    let mut runner =
+        Runner::begin(spec, env, state, header, (Transfers::InEvm, transactions.len()))?;
     for (index, tx) in transactions.iter().enumerate() {
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
     }

@@ -16,8 +16,9 @@ use alloy_signer_local::PrivateKeySigner;
 use blockraft_execution::{BlockAttributes, ExecutionError, build_block, execute_block};
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, DropReason, MemoryState, SlotChange, StateError,
-    StateReader, bloom_of, receipts_root, transactions_root,
+    StateReader, Transaction, bloom_of, receipts_root, transactions_root,
 };
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 const CONTRACT: Address = address!("00000000000000000000000000000000000c0de0");
 
@@ -323,6 +324,82 @@ fn legacy_transaction_without_chain_id_runs() {
         ..Default::default()
     };
     assert_eq!(chain.build(&[from(user(1), tx)]).included, [0]);
+}
+
+/// What goes round the EVM in building goes through it in `execute_block`, which [`Chain::build`] asks
+/// for a second opinion.
+#[test]
+fn transfers_around_the_evm_equal_those_through_it() {
+    let seed = 0x7a5f;
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut included = 0;
+    for round in 0..60 {
+        let spec = [osaka, cancun, shanghai][round % 3]();
+        let mut chain = Chain::new(spec);
+        chain.deploy(CONTRACT, COUNTER);
+        chain.fund(user(100), 0);
+        chain.fund(FEE_RECIPIENT, if round % 2 == 0 { 0 } else { ETHER });
+        let delegated = Bytes::from([&[0xef, 0x01, 0x00][..], CONTRACT.as_slice()].concat());
+        chain.deploy(user(5), delegated);
+        let mut nonces = std::collections::BTreeMap::from([(user(5), 1)]);
+        for _ in 0..5 {
+            let txs: Vec<_> = (0..30).map(|_| random_transfer(&mut rng, &mut nonces)).collect();
+            let gasless = rng.random_bool(0.2);
+            let attributes = BlockAttributes { gasless, ..chain.attributes() };
+            let built = chain.build_with(&attributes, &txs);
+            included += built.included.len();
+            for (address, nonce) in &mut nonces {
+                *nonce = chain.account(*address).nonce;
+            }
+        }
+    }
+    assert!(included > 1_000, "seed {seed}: only {included} were included");
+}
+
+fn random_transfer(
+    rng: &mut SmallRng,
+    nonces: &mut std::collections::BTreeMap<Address, u64>,
+) -> Transaction {
+    let sender = [user(1), user(2), user(3), user(5), FEE_RECIPIENT][rng.random_range(0..5)];
+    let receivers = [
+        user(1),
+        user(2),
+        user(5),
+        user(100),
+        user(rng.random_range(200..210)),
+        FEE_RECIPIENT,
+        CONTRACT,
+        Address::with_last_byte(4),
+        HISTORY_STORAGE_ADDRESS,
+        sender,
+    ];
+    let to = receivers[rng.random_range(0..receivers.len())];
+    let values = [0, 1, ETHER / 1000, ETHER, 400 * ETHER, 999 * ETHER];
+    let value = values[rng.random_range(0..values.len())];
+    let nonce = nonces.entry(sender).or_default();
+    let own_nonce = if rng.random_bool(0.05) { *nonce + 1 } else { *nonce };
+    let tips = [0, 1, GWEI];
+    let tx = TxEip1559 {
+        gas_limit: [21_000, 21_000, 50_000, 20_999][rng.random_range(0..4)],
+        max_priority_fee_per_gas: tips[rng.random_range(0..tips.len())],
+        max_fee_per_gas: [10 * GWEI, 10 * GWEI, 10 * GWEI, 0][rng.random_range(0..4)],
+        input: if rng.random_bool(0.1) { bytes!("00ff") } else { Bytes::new() },
+        ..call(own_nonce, to, value)
+    };
+    *nonce += 1;
+    if rng.random_bool(0.7) {
+        return from(sender, tx);
+    }
+    let legacy = TxLegacy {
+        chain_id: rng.random_bool(0.5).then_some(CHAIN_ID),
+        nonce: tx.nonce,
+        gas_price: tx.max_fee_per_gas,
+        gas_limit: tx.gas_limit,
+        to: tx.to,
+        value: tx.value,
+        input: tx.input,
+    };
+    from(sender, legacy)
 }
 
 /// Panics where one account is read, as a fault in the EVM would.
