@@ -8,7 +8,7 @@ use crate::{
     eth::logs::filter_argument,
     registry::Registry,
 };
-use alloy_primitives::{B128, B256};
+use alloy_primitives::{B128, B256, U128};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log, Transaction as RpcTransaction};
 use blockraft_primitives::{
     Transaction,
@@ -32,12 +32,12 @@ pub(crate) fn register(registry: &mut Registry) {
         api.install(Kind::Pending { arrivals: api.pending.subscribe(), full })
     });
     registry.quick("eth_uninstallFilter", 1, |api, args| {
-        let id: B128 = args.required(0)?;
+        let id: U128 = args.required(0)?;
         Ok(api.filters.0.lock().remove(&id).is_some())
     });
     registry.read("eth_getFilterChanges", 1, changes);
     registry.read("eth_getFilterLogs", 1, |api, args| {
-        let id: B128 = args.required(0)?;
+        let id: U128 = args.required(0)?;
         match api.poll(id)? {
             Poll::Logs { filter, .. } => api.logs(&filter),
             Poll::Blocks { .. } | Poll::Pending { .. } => Err(not_found()),
@@ -45,9 +45,9 @@ pub(crate) fn register(registry: &mut Registry) {
     });
 }
 
-/// The installed filters by id.
+/// The installed filters by id: 16 random bytes as a quantity, as in geth.
 #[derive(Debug, Default)]
-pub(crate) struct Filters(Mutex<BTreeMap<B128, Installed>>);
+pub(crate) struct Filters(Mutex<BTreeMap<U128, Installed>>);
 
 #[derive(Debug)]
 struct Installed {
@@ -81,7 +81,7 @@ enum Changes {
 }
 
 impl Api {
-    fn install(&self, kind: Kind) -> RpcResult<B128> {
+    fn install(&self, kind: Kind) -> RpcResult<U128> {
         let now = Instant::now();
         let installed = Installed { kind, next_block: self.store.head().number + 1, used_at: now };
         let mut filters = self.filters.0.lock();
@@ -91,12 +91,12 @@ impl Api {
             let text = format!("too many filters, this node keeps {RPC_FILTER_COUNT_MAX}");
             return Err(RpcError::server(text));
         }
-        let id = B128::random();
+        let id = U128::from_be_bytes(B128::random().0);
         filters.insert(id, installed);
         Ok(id)
     }
 
-    fn poll(&self, id: B128) -> RpcResult<Poll> {
+    fn poll(&self, id: U128) -> RpcResult<Poll> {
         let mut filters = self.filters.0.lock();
         let filter = filters.get_mut(&id).ok_or_else(not_found)?;
         filter.used_at = Instant::now();
@@ -111,7 +111,7 @@ impl Api {
     }
 
     /// Notes that blocks to `last` were reported.
-    fn reported(&self, id: B128, last: u64) {
+    fn reported(&self, id: U128, last: u64) {
         if let Some(filter) = self.filters.0.lock().get_mut(&id) {
             filter.next_block = filter.next_block.max(last + 1);
         }
@@ -119,7 +119,7 @@ impl Api {
 }
 
 fn changes(api: &Api, args: &Args) -> RpcResult<Changes> {
-    let id: B128 = args.required(0)?;
+    let id: U128 = args.required(0)?;
     let head = api.store.head().number;
     let changes = match api.poll(id)? {
         Poll::Logs { filter, from } => Changes::Logs(new_logs(api, &filter, from, head)?),

@@ -8,6 +8,7 @@ use crate::{
     methods,
     middleware::Calls,
 };
+use alloy_primitives::{B128, U128};
 use blockraft_primitives::limits;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use jsonrpsee::{
@@ -154,12 +155,13 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, RpcServerError> {
     Ok(Some(layer))
 }
 
-/// Subscription ids as geth gives them: 16 random bytes in hex. Clients take no other.
+/// Subscription ids as geth gives them: 16 random bytes as a hex quantity. Clients take no other.
 #[derive(Debug)]
 struct HexIds;
 
 impl IdProvider for HexIds {
     fn next_id(&self) -> SubscriptionId<'static> {
-        SubscriptionId::Str(format!("{:#x}", alloy_primitives::B128::random()).into())
+        let id = U128::from_be_bytes(B128::random().0);
+        SubscriptionId::Str(format!("{id:#x}").into())
     }
 }
