@@ -6,12 +6,15 @@
 )]
 
 mod accounts;
+mod compare;
 mod cpu;
+mod failover;
 mod generate;
 mod genesis;
 mod http;
 mod output;
 mod predeploys;
+mod process;
 mod rpc;
 mod send;
 mod workload;
@@ -39,6 +42,10 @@ enum Command {
     Gen(generate::GenArgs),
     /// Send a workload, wait for every receipt, and print what it took.
     Send(send::SendArgs),
+    /// Kill the leader of a cluster under load, round after round, and check everything.
+    Failover(failover::FailoverArgs),
+    /// Send one file to `blockraft dev` and to anvil, turn by turn, and print the ratios.
+    CompareAnvil(compare::CompareArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         Command::Genesis(args) => genesis::run(args, cli.output).map(|()| true),
         Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
         Command::Send(args) => block_on(send::run(args, cli.output)),
+        Command::Failover(args) => block_on(failover::run(args, cli.output)),
+        Command::CompareAnvil(args) => block_on(compare::run(args, cli.output)),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

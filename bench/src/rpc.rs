@@ -94,7 +94,8 @@ impl Client {
             Some(connection) => connection,
             None => Connection::open(&self.endpoint).await.with_context(|| place.clone())?,
         };
-        let timeout = if method == "eth_getBlockReceipts" { RECEIPTS_TIMEOUT } else { REQUEST_TIMEOUT };
+        let timeout =
+            if method == "eth_getBlockReceipts" { RECEIPTS_TIMEOUT } else { REQUEST_TIMEOUT };
         let answer = tokio::time::timeout(timeout, connection.post(body.as_bytes()))
             .await
             .map_err(|_| anyhow!("no answer within {timeout:?}"))
