@@ -76,8 +76,9 @@ impl Group {
     }
 }
 
-/// keccak256 of each item, in order.
-pub(crate) fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
+/// keccak256 of what `bytes` writes of each item, in order: nearly twice as fast as one by one where the
+/// processor has AVX2. `bytes` adds to an empty buffer.
+pub fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
     let mut hashes = vec![B256::ZERO; items.len()];
     let mut batch = HashBatch::new();
     let mut message = Vec::with_capacity(32);

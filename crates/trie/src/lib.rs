@@ -31,6 +31,7 @@ mod subtrie;
 
 pub use builder::{BuiltSubtrie, SubtrieBuilder};
 pub use error::TrieError;
+pub use hasher::hash_all;
 pub use ownership::{ExportedAccount, ExportedSlot, SubtrieExport, SubtrieRoot, assemble_root};
 pub use proof::{AccountProof, SlotProof};
 pub use raw::{RawTrie, plain_root};
