@@ -29,7 +29,10 @@ impl Database {
         let mut wiped = B256Map::default();
         for block in queued.iter().filter_map(|step| step.block.as_ref()).rev() {
             if block.block.number() <= number {
-                break;
+                // Their changes stand, but a later wipe may have ended them.
+                keys.add_slots_of(&block.diff, &wiped);
+                keys.check(key_limit, number, number + 1)?;
+                continue;
             }
             keys.add(&block.diff);
             keys.check(key_limit, number, block.block.number())?;
@@ -98,6 +101,15 @@ impl Keys {
     fn add(&mut self, diff: &StateDiff) {
         for account in &diff.accounts {
             self.add_account(account.address);
+            for change in &account.storage {
+                self.add_slot(account.address, change.slot);
+            }
+        }
+    }
+
+    fn add_slots_of(&mut self, diff: &StateDiff, wiped: &B256Map<Address>) {
+        let accounts = diff.accounts.iter().filter(|account| !account.storage.is_empty());
+        for account in accounts.filter(|a| wiped.contains_key(&hash_address(&a.address))) {
             for change in &account.storage {
                 self.add_slot(account.address, change.slot);
             }

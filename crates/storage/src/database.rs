@@ -39,7 +39,7 @@ pub(crate) struct Database {
     /// Held by whoever writes to the environments, or needs them all to stand at one block.
     pub(crate) writer: Mutex<()>,
     /// Keeps other processes away as long as an environment is open.
-    pub(crate) lock: Arc<DirLock>,
+    _lock: Arc<DirLock>,
 }
 
 /// The state machine as it is now.
@@ -135,7 +135,7 @@ impl Database {
             durable: RwLock::new(meta),
             oldest: AtomicU64::new(oldest),
             writer: Mutex::default(),
-            lock,
+            _lock: lock,
         })
     }
 

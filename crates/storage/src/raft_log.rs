@@ -313,3 +313,6 @@ fn decode_entry(index: u64, value: &[u8]) -> Result<Bytes, StorageError> {
 fn checksum(index: u64, entry: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&index.to_be_bytes()), entry)
 }
+
+#[cfg(test)]
+mod tests;
