@@ -51,6 +51,8 @@ impl Process {
         let pid = self.child.id().to_string();
         let asked = Command::new("kill").arg(&pid).status()?;
         ensure!(asked.success(), "cannot send SIGTERM to {pid}");
+        // A program that waits for the end of its input must not wait for this one to end.
+        drop(self.child.stdin.take());
         let until = Instant::now() + END_WITHIN;
         while Instant::now() < until {
             if self.child.try_wait()?.is_some() {

@@ -93,11 +93,11 @@ pub(crate) async fn run(args: &FailoverArgs, format: Format) -> anyhow::Result<b
     };
     let mut cluster = Cluster::start(&binary, &genesis, &dir, args.nodes, args.port).await?;
     let report = kill_under_load(&mut cluster, args, format).await?;
-    cluster.terminate()?;
     if let Some(path) = &args.report {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
     }
     format.result(&report);
+    cluster.terminate()?;
     if report.is_clean() && args.datadir.is_none() {
         std::fs::remove_dir_all(&dir)?;
     }
