@@ -13,9 +13,7 @@ use crate::{
 };
 use alloy_primitives::{Address, U256};
 use blockraft_primitives::{NodeId, StateError, limits::SUBMISSION_QUEUE_LEN_MAX};
-use blockraft_raft::{
-    Identity, RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig,
-};
+use blockraft_raft::{RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig};
 use blockraft_rpc::{
     AccountProof, ClusterStatus, ProofError, RpcConfig, RpcContext, RpcServer, RunningRpc,
     SlotProof,
@@ -64,11 +62,7 @@ impl Node {
             incoming: config.datadir.join("incoming.snapshot"),
             progress,
         });
-        let transport = Transport::new(
-            Identity { cluster_id: identity.cluster_id, node_id },
-            TransportConfig::default(),
-            spawner.clone(),
-        );
+        let transport = Transport::new(identity, TransportConfig::default(), spawner.clone());
         let listen = |source| NodeError::Listen { address: config.raft_addr, source };
         let listener = Transport::bind(&config.raft_addr.to_string()).await.map_err(listen)?;
         let raft = RaftNode::start(

@@ -16,6 +16,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -42,11 +43,12 @@ pub struct Node {
     restarted: Option<Child>,
 }
 
-/// `count` consecutive free ports: asked of the system, so that tests can run side by side.
+/// `count` consecutive free ports that no other test of this process was given.
 pub fn free_ports(count: u16) -> u16 {
-    for attempt in 0..200 {
-        let seed = u32::from(std::process::id() as u16) * 31 + attempt * 997;
-        let base = 20_000 + (seed % 30_000) as u16;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 20_000 + (std::process::id() % 97) as u16 * 300;
+    for _ in 0..30 {
+        let base = start + NEXT.fetch_add(10, Ordering::Relaxed) % 300;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if (base..base + count).all(free) {
             return base;
