@@ -4,6 +4,8 @@
 //! with `#` explain. `UPDATE_EXPECT=1` rewrites the commands; the diff is then reviewed. The wall
 //! clock runs with the ticks from `unix_ms` on, which `start` and `clock` set.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use alloy_consensus::{Signed, Transaction as _, TxEnvelope, TxLegacy, transaction::Recovered};
 use alloy_primitives::{Address, Signature, keccak256};
 use blockraft_primitives::{AdmitBatch, NodeId, Tick, Transaction};
@@ -208,7 +210,7 @@ fn show(command: &Command) -> String {
                 }
             }
             let runs: Vec<_> = runs.iter().map(|(text, n)| format!("{text} * {n}")).collect();
-            format!("reply {ticket}: {}", runs.join(", "))
+            format!("reply {ticket}: {}", runs.join(", ")).trim_end().to_owned()
         }
         Command::Refuse { tickets, refusal } => {
             let tickets: Vec<_> = tickets.iter().map(ToString::to_string).collect();

@@ -1,6 +1,8 @@
 //! Golden bytes: what is in `testdata/wire` is what other versions write and read. A changed file is
 //! an approved change of format. `UPDATE_EXPECT=1` rewrites them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use alloy_consensus::{
     Eip658Value, Header, Signed, TxEip1559, TxEip2930, TxEip7702, TxEnvelope, TxLegacy,
     transaction::Recovered,

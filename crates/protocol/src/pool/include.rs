@@ -100,15 +100,19 @@ impl Pool {
         account: Account,
         changes: &mut Vec<PoolChange>,
     ) {
-        let stale = self.edit_sender(address, |sender| sender.set_nonce(account.nonce));
-        for slot in stale {
-            if self.remove_record(slot.id).is_some() {
+        let mut stale_count = 0;
+        let removed = self.edit_sender(address, |sender| {
+            let mut removed = sender.set_nonce(account.nonce);
+            stale_count = removed.len();
+            removed.extend(sender.remove_unaffordable(account.balance));
+            removed
+        });
+        for (at, slot) in removed.into_iter().enumerate() {
+            if at >= stale_count {
+                changes.push(self.retire_record(slot.id, index));
+            } else if self.remove_record(slot.id).is_some() {
                 changes.push(PoolChange::Remove(slot.id));
             }
-        }
-        let dear = self.edit_sender(address, |s| s.remove_unaffordable(account.balance));
-        for slot in dear {
-            changes.push(self.retire_record(slot.id, index));
         }
     }
 
