@@ -81,7 +81,8 @@ pub struct SnapshotHandle {
     pub path: PathBuf,
     /// Length of the file.
     pub bytes: u64,
-    /// keccak256 of the file's bytes; the receiver checks it before it installs.
+    /// keccak256 of the file but for its last 32 bytes, which are this hash. The receiver checks both
+    /// before it installs.
     pub hash: B256,
 }
 

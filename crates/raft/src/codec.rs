@@ -106,3 +106,57 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     Ok(postcard::from_bytes(bytes)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Member, types::Vote};
+    use alloy_primitives::hex;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn member(n: u64) -> Member {
+        Member { raft_addr: format!("r{n}:1"), rpc_addr: format!("h{n}:2") }
+    }
+
+    #[track_caller]
+    fn check(payload: EntryPayload, golden: &str) {
+        let log_id = LogId::new(CommittedLeaderId::new(0x0102), 7);
+        let entry = Entry { log_id, payload };
+        let record = encode_entry(&entry);
+        assert_eq!(hex::encode(&record), golden);
+        assert_eq!(decode_entry(7, &record).unwrap(), entry);
+    }
+
+    #[test]
+    fn records_read_back_and_keep_their_bytes() {
+        check(EntryPayload::Blank, "01000000000000000102");
+        let data = EntryData(Bytes::from_static(b"entry"));
+        check(EntryPayload::Normal(data), "01020000000000000102656e747279");
+        let nodes = BTreeMap::from([(1, member(1)), (2, member(2))]);
+        let membership = openraft::Membership::new(vec![BTreeSet::from([1])], nodes).unwrap();
+        check(
+            EntryPayload::Membership(membership),
+            "0101000000000000010201010102010472313a310468313a32020472323a310468323a32",
+        );
+    }
+
+    #[test]
+    fn votes_and_log_ids_keep_their_bytes() {
+        assert_eq!(hex::encode(encode(&Vote::new_committed(3, 2))), "03010201");
+        let log_id = LogId::new(CommittedLeaderId::new(3), 9);
+        assert_eq!(hex::encode(encode(&log_id)), "0309");
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        let decoded = |bytes: &'static [u8]| {
+            decode_entry(1, &Bytes::from_static(bytes)).unwrap_err().to_string()
+        };
+        assert_eq!(decoded(b"short"), "raft record is 5 bytes long, shorter than its header");
+        let version = decoded(&[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(version, "raft record version 9 is not supported, expected 1");
+        assert_eq!(decoded(&[1, 7, 0, 0, 0, 0, 0, 0, 0, 0]), "raft record of unknown kind 7");
+        let cut = decoded(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 200]);
+        assert_eq!(cut, "raft message is malformed");
+    }
+}

@@ -48,7 +48,10 @@ pub use log::LogDevice;
 pub use node::{Proposal, RaftNode};
 pub use status::{MemberStatus, RaftStatus, Role};
 pub use transport::{
-    Handler, Identity, PROTOCOL_VERSION, Plane, Refused, Rejection, Spawner, Transport,
-    TransportConfig, TransportError,
+    Handler, PROTOCOL_VERSION, Plane, Refused, Rejection, Spawner, Transport, TransportConfig,
+    TransportError,
 };
 pub use types::Member;
+
+#[cfg(test)]
+mod tests;

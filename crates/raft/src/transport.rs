@@ -13,7 +13,7 @@ mod secure;
 mod server;
 
 pub use client::{Transport, TransportConfig, TransportError};
-pub use hello::{Identity, PROTOCOL_VERSION, Plane, Rejection};
+pub use hello::{PROTOCOL_VERSION, Plane, Rejection};
 pub use server::{Handler, Refused};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

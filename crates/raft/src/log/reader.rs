@@ -127,15 +127,16 @@ impl RaftLogReader<TypeConfig> for LogReader {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let pieces = stream::try_unfold((self.clone(), to_range(&range)), |(reader, rest)| async move {
-            if rest.is_empty() {
-                return Ok::<_, io::Error>(None);
-            }
-            let entries = reader.read_from_start(rest.clone(), APPLY_BYTES_MAX).await?;
-            let Some(last) = entries.last() else { return Ok(None) };
-            let rest = last.log_id.index + 1..rest.end;
-            Ok(Some((stream::iter(entries.into_iter().map(Ok)), (reader, rest))))
-        });
+        let pieces =
+            stream::try_unfold((self.clone(), to_range(&range)), |(reader, rest)| async move {
+                if rest.is_empty() {
+                    return Ok::<_, io::Error>(None);
+                }
+                let entries = reader.read_from_start(rest.clone(), APPLY_BYTES_MAX).await?;
+                let Some(last) = entries.last() else { return Ok(None) };
+                let rest = last.log_id.index + 1..rest.end;
+                Ok(Some((stream::iter(entries.into_iter().map(Ok)), (reader, rest))))
+            });
         Box::pin(futures::TryStreamExt::try_flatten(pieces))
     }
 }

@@ -63,14 +63,15 @@ fn read_tail(device: &dyn LogDevice) -> Result<Tail, StorageError> {
     let purged: Option<LogId> = read_mark("purge mark", device.purged())?;
     let vote: Option<Vote> = read_mark("vote", device.read_vote())?;
     let committed: Option<LogId> = read_mark("commit mark", device.read_committed())?;
-    let last = match device.bounds()?.last {
+    let bounds = device.bounds()?;
+    let last = match bounds.last {
         Some(last) => Some(read_log_id(device, last)?),
         None => None,
     };
     // The commit mark follows the entries to disk; one beyond them speaks of a log that was lost.
     let end = last.or(purged);
     let committed = committed.filter(|committed| Some(committed.index) <= end.map(|id| id.index));
-    Ok(Tail::opened(last, purged, vote, committed))
+    Ok(Tail::opened(bounds.first, last, purged, vote, committed))
 }
 
 fn read_mark<T: serde::de::DeserializeOwned>(

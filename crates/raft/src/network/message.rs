@@ -112,3 +112,60 @@ pub(super) fn decode_chunk(mut bytes: Bytes) -> Result<SnapshotChunk, CodecError
     let offset = bytes.get_u64();
     Ok(SnapshotChunk { hash, offset, data: bytes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{CommittedLeaderId, Entry, EntryData, EntryPayload};
+    use alloy_primitives::hex;
+
+    fn request() -> AppendEntriesRequest<TypeConfig> {
+        let id = |index| LogId::new(CommittedLeaderId::new(2), index);
+        let data = EntryPayload::Normal(EntryData(Bytes::from_static(b"abc")));
+        AppendEntriesRequest {
+            vote: Vote::new_committed(2, 1),
+            prev_log_id: Some(id(4)),
+            entries: vec![
+                Entry { log_id: id(5), payload: data },
+                Entry { log_id: id(6), payload: EntryPayload::Blank },
+            ],
+            leader_commit: Some(id(3)),
+        }
+    }
+
+    #[test]
+    fn append_reads_back_and_keeps_its_bytes() {
+        let bytes = encode_append(&request());
+        let golden = concat!(
+            "0000000a",
+            "02010101",
+            "010204",
+            "010203",
+            "0000000d",
+            "01020000000000000002616263",
+            "0000000a",
+            "01000000000000000002",
+        );
+        assert_eq!(hex::encode(&bytes), golden);
+        assert_eq!(format!("{:?}", decode_append(bytes).unwrap()), format!("{:?}", request()));
+    }
+
+    #[test]
+    fn cut_or_inflated_append_is_refused() {
+        let bytes = encode_append(&request());
+        for length in (0..bytes.len()).filter(|length| ![14, 31].contains(length)) {
+            assert!(decode_append(bytes.slice(..length)).is_err(), "cut to {length}");
+        }
+        let mut inflated = bytes.to_vec();
+        inflated[14] = 0xff;
+        assert!(decode_append(inflated.into()).is_err());
+    }
+
+    #[test]
+    fn chunk_reads_back() {
+        let hash = B256::repeat_byte(7);
+        let chunk = decode_chunk(encode_chunk(&hash, 9, b"data")).unwrap();
+        assert_eq!((chunk.hash, chunk.offset, &chunk.data[..]), (hash, 9, &b"data"[..]));
+        assert!(decode_chunk(Bytes::from_static(&[0; 39])).is_err());
+    }
+}

@@ -24,6 +24,9 @@ use tokio::{
     sync::Mutex,
 };
 
+/// The end of a snapshot file: keccak256 of everything before.
+const HASH_BYTES: u64 = 32;
+
 /// Why a snapshot was not sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
@@ -96,7 +99,9 @@ struct Incoming {
     path: PathBuf,
     file: File,
     written: u64,
+    /// Over all but the last [`HASH_BYTES`], which are the hash itself.
     hasher: Keccak256,
+    trailer: Vec<u8>,
 }
 
 impl Receiver {
@@ -125,7 +130,8 @@ impl Receiver {
             .map_err(io::Error::other)??;
         let file = File::create(&path).await?;
         tracing::info!(bytes = begin.bytes, position = ?begin.meta.last_log_id, "a snapshot is coming in");
-        *incoming = Some(Incoming { begin, path, file, written: 0, hasher: Keccak256::new() });
+        let (hasher, trailer) = (Keccak256::new(), Vec::new());
+        *incoming = Some(Incoming { begin, path, file, written: 0, hasher, trailer });
         Ok(0)
     }
 
@@ -149,7 +155,10 @@ impl Receiver {
             *slot = None;
             return Err(error.into());
         }
-        incoming.hasher.update(&chunk.data);
+        let body_left = incoming.begin.bytes.saturating_sub(HASH_BYTES).saturating_sub(expected);
+        let split = chunk.data.len().min(usize::try_from(body_left).unwrap_or(usize::MAX));
+        incoming.hasher.update(&chunk.data[..split]);
+        incoming.trailer.extend_from_slice(&chunk.data[split..]);
         incoming.written = after;
         Ok(())
     }
@@ -157,12 +166,12 @@ impl Receiver {
     /// Closes the transfer and hands the file over.
     pub(super) async fn end(&self) -> Result<(Vote, Snapshot), ReceiveError> {
         let incoming = self.incoming.lock().await.take().ok_or(ReceiveError::NoTransfer)?;
-        let Incoming { begin, path, mut file, written, hasher } = incoming;
+        let Incoming { begin, path, mut file, written, hasher, trailer } = incoming;
         if written != begin.bytes {
             return Err(ReceiveError::Length { got: written, expected: begin.bytes });
         }
         let (got, expected) = (hasher.finalize(), B256::from(begin.hash));
-        if got != expected {
+        if got != expected || trailer != expected.as_slice() {
             return Err(ReceiveError::Hash { got, expected });
         }
         file.flush().await?;

@@ -28,7 +28,7 @@ impl Failure {
         });
     }
 
-    pub(super) fn first(&self) -> Option<Arc<RaftError>> {
+    pub(crate) fn first(&self) -> Option<Arc<RaftError>> {
         self.first.borrow().clone()
     }
 

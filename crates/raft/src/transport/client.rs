@@ -1,13 +1,14 @@
 //! Asking other members: the door of the dialling side.
 
 use super::{
-    Handler, Identity, Plane, Rejection, Spawner,
+    Handler, Plane, Rejection, Spawner,
     frame::PAYLOAD_BYTES_MAX,
     link::{self, Ask},
     server,
 };
 use crate::metric;
 use blockraft_primitives::{NodeId, limits};
+use blockraft_storage::Identity;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};

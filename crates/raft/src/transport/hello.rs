@@ -6,6 +6,7 @@
 
 use alloy_primitives::B256;
 use blockraft_primitives::NodeId;
+use blockraft_storage::Identity;
 use std::{fmt, io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -18,15 +19,6 @@ pub const PROTOCOL_VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"BLKRAFT\n";
 const HELLO_BYTES: usize = 52;
 const ACCEPTED: u8 = 0;
-
-/// Who a member is, as the other members are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The same on every member; stands for the genesis too.
-    pub cluster_id: B256,
-    /// This member.
-    pub node_id: NodeId,
-}
 
 /// What a connection is for. Planes never share a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,12 +2,13 @@
 //! answers back. It ends when its queue is dropped or the node stops.
 
 use super::{
-    Identity, Plane, Rejection, TransportConfig, TransportError,
+    Plane, Rejection, TransportConfig, TransportError,
     frame::{Frame, Outcome, frames, write_frame},
     hello::{self, HandshakeError},
     secure,
 };
 use blockraft_primitives::NodeId;
+use blockraft_storage::Identity;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;

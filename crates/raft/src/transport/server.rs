@@ -1,12 +1,13 @@
 //! Answering other members.
 
 use super::{
-    Identity, Plane, Spawner, TransportConfig,
+    Plane, Spawner, TransportConfig,
     frame::{Frame, Outcome, PAYLOAD_BYTES_MAX, frames, write_frame},
     hello::{self, HandshakeError},
     secure,
 };
 use blockraft_primitives::NodeId;
+use blockraft_storage::Identity;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
