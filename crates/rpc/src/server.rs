@@ -20,7 +20,7 @@ use jsonrpsee::{
     },
     types::SubscriptionId,
 };
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Why the server did not start.
@@ -70,6 +70,7 @@ impl RpcServer {
             origins: config.cors_origins,
             metrics: config.metrics,
         };
+        let method_names = methods.method_names().collect();
         let layered = methods.clone();
         let server = ServerBuilder::new()
             .set_config(settings(runtime))
@@ -88,7 +89,7 @@ impl RpcServer {
             })?;
         let local_addr =
             server.local_addr().map_err(|source| RpcServerError::Listen { addr, source })?;
-        Ok(RunningRpc { local_addr, handle: server.start(methods) })
+        Ok(RunningRpc { local_addr, method_names, handle: server.start(methods) })
     }
 }
 
@@ -96,6 +97,7 @@ impl RpcServer {
 #[derive(Debug)]
 pub struct RunningRpc {
     local_addr: SocketAddr,
+    method_names: BTreeSet<&'static str>,
     handle: ServerHandle,
 }
 
@@ -103,6 +105,11 @@ impl RunningRpc {
     /// Where it listens; the port is the real one when the configured one was 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Every method that is served.
+    pub fn method_names(&self) -> &BTreeSet<&'static str> {
+        &self.method_names
     }
 
     /// Takes no more requests; those under way are answered. Stopping twice changes nothing.

@@ -101,3 +101,36 @@ pub(crate) fn timed_out() -> RpcError {
     let seconds = RPC_EVM_TIMEOUT_MS / 1000;
     RpcError::server(format!("execution aborted (timeout = {seconds}s)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_call_is_told_when_nobody_waits() {
+        let workers = Workers::new(Handle::current(), 1, 1);
+        let (stopped, heard) = oneshot::channel();
+        let mut call = Box::pin(workers.call(move |cancel| {
+            while !cancel.is_set() {
+                std::hint::spin_loop();
+            }
+            let _nobody_listens = stopped.send(());
+            Ok(())
+        }));
+        assert!(futures::poll!(&mut call).is_pending());
+        drop(call);
+        heard.await.expect("the work ends");
+        // And its thread is free again.
+        assert!(workers.call(|_| Ok(7)).await.is_ok_and(|answer| answer == 7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let workers = Workers::new(Handle::current(), 1, 1);
+        let broken = workers.read(|| -> RpcResult<()> { panic!("as asked for by the test") }).await;
+        let error = jsonrpsee::types::ErrorObjectOwned::from(broken.expect_err("panicked"));
+        assert_eq!((error.code(), error.message()), (INTERNAL, "method handler crashed"));
+        assert!(workers.read(|| Ok(())).await.is_ok());
+    }
+}
