@@ -1,7 +1,8 @@
 """What web3.py's published provider suite asks of a chain: one funded key, six contracts, a few blocks.
 
-Environment: SUITE_URL, a fresh node with instant blocks and chain id 131277322940537 (the suite's
-own); PRIVATE_KEY, a funded account. The node holds no keys: the client signs.
+Environment: SUITE_URL, a fresh node with chain id 131277322940537 (the suite's own); PRIVATE_KEY, a
+funded account; SUITE_PASSED, a file to which the names of passed tests are added. The node holds no
+keys: the client signs, and says itself which accounts there are, as a wallet does.
 """
 
 import os
@@ -16,7 +17,7 @@ from web3._utils.contract_sources.contract_data.panic_errors_contract import PAN
 from web3._utils.contract_sources.contract_data.revert_contract import REVERT_CONTRACT_DATA
 from web3._utils.contract_sources.contract_data.storage_contract import STORAGE_CONTRACT_DATA
 from web3._utils.module_testing.utils import RequestMocker
-from web3.middleware import SignAndSendRawMiddlewareBuilder
+from web3.middleware import SignAndSendRawMiddlewareBuilder, Web3Middleware
 
 URL = os.environ["SUITE_URL"]
 ACCOUNT = Web3().eth.account.from_key(os.environ["PRIVATE_KEY"])
@@ -30,8 +31,19 @@ CONTRACTS = {
 }
 
 
+class OwnAccounts(Web3Middleware):
+    """Answers eth_accounts with the account whose key this client holds."""
+
+    def response_processor(self, method, response):
+        return {**response, "result": [ACCOUNT.address]} if method == "eth_accounts" else response
+
+    async def async_response_processor(self, method, response):
+        return self.response_processor(method, response)
+
+
 def signing(w3):
     w3.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(ACCOUNT), layer=0)
+    w3.middleware_onion.inject(OwnAccounts, layer=0)
     w3.eth.default_account = ACCOUNT.address
     return w3
 
@@ -115,31 +127,24 @@ for fixture_name, fixture_function in FIXTURES.items():
     globals()[fixture_name] = pytest.fixture(fixture_function, name=fixture_name)
 
 
-EXPECTED = os.path.join(os.path.dirname(__file__), "expected_pass.txt")
 OUTCOMES = {}
+# Tests that say nothing here, or not the same twice.
+NOT_COUNTED = (
+    "_unmined",  # race with the block that includes the transaction
+    "eth_accounts",  # answered above
+    # Unsubscribes at once; jsonrpsee registers a subscription after it has answered with its id.
+    "test_async_logs_subscription_with_and_or_topic_patterns",
+)
 
 
 def pytest_runtest_logreport(report):
-    """A test passes when its call passes and its set-up and its tear-down do not fail."""
+    """A test passes when its call passes and neither its set-up nor its tear-down fails."""
     passed = report.passed and not hasattr(report, "wasxfail")
     if report.when == "call" or not passed:
         OUTCOMES[report.nodeid] = passed and OUTCOMES.get(report.nodeid, True)
 
 
-def pytest_sessionfinish(session):
-    """The session succeeds when every test of the pinned list passed, whatever the others did."""
-    passed = {name for name, ok in OUTCOMES.items() if ok}
-    if os.environ.get("UPDATE_EXPECT") == "1":
-        with open(os.environ["SUITE_PASSED"], "w") as file:
-            file.writelines(f"{name}\n" for name in sorted(passed))
-        session.exitstatus = 0
-        return
-    with open(EXPECTED) as file:
-        expected = set(file.read().splitlines())
-    missing, fresh = sorted(expected - passed), sorted(passed - expected)
-    print(f"\nweb3.py suite: {len(passed)} of {len(OUTCOMES)} passed, {len(expected)} are pinned")
-    for name in fresh:
-        print(f"passes and is not pinned: {name}")
-    for name in missing:
-        print(f"PINNED AND NOT PASSED: {name}")
-    session.exitstatus = 1 if missing else 0
+def pytest_sessionfinish():
+    passed = [name for name, ok in OUTCOMES.items() if ok and not any(word in name for word in NOT_COUNTED)]
+    with open(os.environ["SUITE_PASSED"], "a") as file:
+        file.writelines(f"{name}\n" for name in passed)
