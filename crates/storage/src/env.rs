@@ -4,7 +4,7 @@
 //! key and value passes [`check`]. Read transactions are pooled, because beginning one costs as much
 //! as a lookup; an MDBX commit of this process empties the pool, so none pins old pages for long.
 
-use crate::{StorageError, tables::Table};
+use crate::{StorageError, datadir::sync_dir, tables::Table};
 use parking_lot::Mutex;
 use signet_libmdbx::{
     Database, DatabaseFlags, Environment, EnvironmentFlags, Geometry, MdbxError, Mode, ReadError,
@@ -109,6 +109,7 @@ impl Env {
             })
             .collect::<Result<_, _>>()?;
         tx.commit().map_err(error)?;
+        sync_dir(path)?;
         Ok(Self { path: path.to_owned(), databases, readers: Mutex::default(), environment })
     }
 

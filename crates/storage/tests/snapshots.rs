@@ -122,7 +122,7 @@ fn a_damaged_snapshot_is_refused_and_changes_nothing() {
         assert_eq!(other.head(), chain.genesis.header);
         assert_eq!(other.latest_snapshot().unwrap(), None);
     };
-    let step = whole.len() / 60;
+    let step = whole.len() / 30;
     for at in (0..whole.len()).step_by(step) {
         let mut flipped = whole.clone();
         flipped[at] ^= 1;
