@@ -2,7 +2,7 @@
 
 use crate::{
     database::{DatabaseError, account_info, bytecode},
-    transfer::{Parties, TransferRules},
+    transfer::TransferRules,
 };
 use alloy_consensus::{TxEnvelope, transaction::Recovered};
 use alloy_primitives::{
@@ -99,26 +99,27 @@ impl<S: StateReader> BlockState<S> {
     ) -> Result<Option<()>, DatabaseError> {
         let Some(receiver) = rules.receiver_of(tx) else { return Ok(None) };
         let Some(sender) = self.load(tx.signer())?.now else { return Ok(None) };
-        let parties = Parties { sender, receiver: self.load(receiver)?.now };
-        let Some(transfer) = rules.resolve(tx, tx.signer(), receiver, parties) else {
-            return Ok(None);
-        };
+        let receiver_now = self.load(receiver)?.now;
         let fee_recipient = self.load(rules.fee_recipient())?.now;
-        // As above: a touched empty account, or a balance beyond all ether, is the EVM's.
-        let plain = fee_recipient.is_none_or(|a| !transfer.tip.is_zero() || !a.is_empty());
+        let Some(transfer) = rules.resolve(tx, &sender) else { return Ok(None) };
         let received = transfer.value.saturating_add(transfer.tip);
-        let fits = [parties.receiver, fee_recipient]
-            .into_iter()
-            .flatten()
-            .all(|account| account.balance.checked_add(received).is_some());
-        if !plain || !fits {
+        // A touched empty account vanishes (EIP-161), a balance may not overflow: rare, so the EVM's.
+        let plain = |account: Option<Account>, wei: U256| {
+            account.is_none_or(|account| {
+                (!wei.is_zero() || !account.is_empty())
+                    && account.balance.checked_add(received).is_some()
+            })
+        };
+        let codeless = receiver_now.is_none_or(|account| !account.has_code());
+        if !codeless || !plain(receiver_now, transfer.value) || !plain(fee_recipient, transfer.tip)
+        {
             return Ok(None);
         }
-        self.update(transfer.sender, |account| {
+        self.update(tx.signer(), |account| {
             account.nonce += 1;
             account.balance -= transfer.value + transfer.fee;
         });
-        self.credit(transfer.receiver, transfer.value);
+        self.credit(receiver, transfer.value);
         self.credit(rules.fee_recipient(), transfer.tip);
         Ok(Some(()))
     }

@@ -15,16 +15,19 @@
 mod block_state;
 mod build;
 mod database;
+mod engine;
 mod env;
 mod error;
 mod roots;
 mod runner;
 mod serial;
+mod system;
 mod transfer;
 mod validate;
 
 pub use build::{BuiltBlock, build_block};
 pub use database::{DatabaseError, StateDatabase};
+pub use engine::{BlockInput, BlockResult, Outcome, execute, execute_share};
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
 pub use serial::{ExecutedBlock, execute_block};

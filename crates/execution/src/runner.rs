@@ -5,25 +5,19 @@ use crate::{
     ExecutionError,
     block_state::BlockState,
     database::DatabaseError,
+    system::{after_transactions, before_transactions},
     transfer::{TRANSFER_GAS, TransferRules},
 };
 use alloy_consensus::{Eip658Value, Header, Transaction as _, TxEnvelope};
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
 use alloy_evm::{
-    EthEvm, Evm, EvmEnv, ToTxEnv,
-    block::{
-        BlockExecutionError, BlockValidationError, SystemCaller,
-        state_changes::post_block_balance_increments,
-    },
-    eth::{EthEvmBuilder, dao_fork, eip6110},
+    EthEvm, Evm, EvmEnv, ToTxEnv, block::BlockExecutionError, eth::EthEvmBuilder,
     precompiles::PrecompilesMap,
 };
-use alloy_hardforks::{EthereumHardfork, EthereumHardforks};
 use alloy_primitives::B256;
 use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
 use revm::{
     context_interface::result::{EVMError, InvalidTransaction, ResultAndState},
-    database_interface::DatabaseCommitExt,
     inspector::NoOpInspector,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +60,7 @@ pub(crate) struct Finished {
 }
 
 /// Why a transaction left no trace in the block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Refusal {
     /// It asks for more gas than is left.
     Gas { available: u64 },
@@ -102,7 +96,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
             transfers,
             progress: Progress { receipts: Vec::with_capacity(tx_count), ..Progress::default() },
         };
-        let result = runner.before_transactions(header);
+        let result = before_transactions(spec, &mut runner.evm, header);
         runner.check(result)?;
         Ok(runner)
     }
@@ -134,9 +128,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
                 self.include_transfer();
                 Ok(())
             }
-            Ok(Err(EVMError::Transaction(error))) => Err(Refusal::Invalid(error)),
-            Ok(Err(EVMError::Database(error))) => Err(Refusal::State(error)),
-            Ok(Err(error)) => Err(Refusal::Failed(error.to_string())),
+            Ok(Err(error)) => Err(Refusal::from(error)),
             Err(_) => Err(Refusal::Panicked),
         }
     }
@@ -153,7 +145,8 @@ impl<'a, S: StateReader> Runner<'a, S> {
         ommers: &[Header],
         withdrawals: &[Withdrawal],
     ) -> Result<Finished, ExecutionError> {
-        let result = self.after_transactions(ommers, withdrawals);
+        let receipts = &self.progress.receipts;
+        let result = after_transactions(self.spec, &mut self.evm, receipts, ommers, withdrawals);
         let requests = self.check(result)?;
         let Progress { receipts, gas_used, blob_gas_used } = self.progress;
         let (state, _) = self.evm.finish();
@@ -193,52 +186,22 @@ impl<'a, S: StateReader> Runner<'a, S> {
         revm::DatabaseCommit::commit(self.evm.db_mut(), state);
     }
 
-    fn before_transactions(&mut self, header: &Header) -> Result<(), BlockExecutionError> {
-        let dao = self.spec.ethereum_fork_activation(EthereumHardfork::Dao);
-        if dao.transitions_at_block(header.number) {
-            self.move_dao_balances().map_err(|_| BlockValidationError::IncrementBalanceFailed)?;
-        }
-        SystemCaller::new(self.spec).apply_pre_execution_changes(header, &mut self.evm)
-    }
-
-    fn move_dao_balances(&mut self) -> Result<(), DatabaseError> {
-        let state = self.evm.db_mut();
-        let drained = state.drain_balances(dao_fork::DAO_HARDFORK_ACCOUNTS)?;
-        let refund = (dao_fork::DAO_HARDFORK_BENEFICIARY, drained.into_iter().sum());
-        state.increment_balances([refund])
-    }
-
-    fn after_transactions(
-        &mut self,
-        ommers: &[Header],
-        withdrawals: &[Withdrawal],
-    ) -> Result<Requests, BlockExecutionError> {
-        let mut requests = Requests::default();
-        let time = self.evm.block().timestamp.saturating_to();
-        if self.spec.is_prague_active_at_timestamp(time) {
-            let deposits =
-                eip6110::parse_deposits_from_receipts(self.spec, &self.progress.receipts)?;
-            if !deposits.is_empty() {
-                requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
-            }
-            SystemCaller::new(self.spec)
-                .append_post_execution_changes(&mut self.evm, &mut requests)?;
-        }
-        let credits =
-            post_block_balance_increments(self.spec, self.evm.block(), ommers, Some(withdrawals));
-        self.evm
-            .db_mut()
-            .increment_balances(credits)
-            .map_err(|_| BlockValidationError::IncrementBalanceFailed)?;
-        Ok(requests)
-    }
-
     /// A failure to read the state is told from a block that breaks a rule.
     fn check<T>(&mut self, result: Result<T, BlockExecutionError>) -> Result<T, ExecutionError> {
         match (self.evm.db_mut().take_failure(), result) {
             (Some(failure), _) => Err(ExecutionError::State(failure)),
             (None, Ok(value)) => Ok(value),
             (None, Err(error)) => Err(ExecutionError::System(error)),
+        }
+    }
+}
+
+impl From<EVMError<DatabaseError>> for Refusal {
+    fn from(error: EVMError<DatabaseError>) -> Self {
+        match error {
+            EVMError::Transaction(error) => Self::Invalid(error),
+            EVMError::Database(error) => Self::State(error),
+            error => Self::Failed(error.to_string()),
         }
     }
 }

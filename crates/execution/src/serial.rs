@@ -4,7 +4,7 @@ use crate::{
     ExecutionError,
     env::evm_env,
     roots::receipts_root_and_bloom,
-    runner::{Runner, Transfers},
+    runner::{Finished, Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::Header;
@@ -46,6 +46,16 @@ pub fn execute_block<S: StateReader>(
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
     }
     let finished = runner.finish(ommers, withdrawals)?;
+    checked(spec, header, transactions, finished)
+}
+
+/// A finished block, if its header says what execution gave.
+pub(crate) fn checked(
+    spec: &ChainSpec,
+    header: &Header,
+    transactions: &[Transaction],
+    finished: Finished,
+) -> Result<ExecutedBlock, ExecutionError> {
     let roots = receipts_root_and_bloom(transactions, &finished.receipts);
     Commitments::new(spec, header.timestamp, &finished, roots).check(spec, header)?;
     Ok(ExecutedBlock {

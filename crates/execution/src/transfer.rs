@@ -26,18 +26,9 @@ pub(crate) struct TransferRules {
     fee_recipient: Address,
 }
 
-/// The accounts that a transfer touches, as they were before it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parties {
-    pub(crate) sender: Account,
-    pub(crate) receiver: Option<Account>,
-}
-
 /// What a transfer moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transfer {
-    pub(crate) sender: Address,
-    pub(crate) receiver: Address,
     /// Wei to the receiver.
     pub(crate) value: U256,
     /// Wei that the sender pays for gas.
@@ -83,35 +74,21 @@ impl TransferRules {
         tx.to().filter(|to| plain && !is_reserved(to))
     }
 
-    /// The transfer, if the accounts allow it: both without code, the nonce right, funds enough.
-    pub(crate) fn resolve(
-        &self,
-        tx: &TxEnvelope,
-        sender: Address,
-        receiver: Address,
-        parties: Parties,
-    ) -> Option<Transfer> {
+    /// The transfer, if the sender can make it: no code, the nonce right, funds enough. That the receiver
+    /// has no code either, and that no empty account is touched (EIP-161), is for the caller to see.
+    pub(crate) fn resolve(&self, tx: &TxEnvelope, sender: &Account) -> Option<Transfer> {
         let value = tx.value();
-        let from = parties.sender;
         let worst_fee = U256::from(tx.max_fee_per_gas()) * U256::from(tx.gas_limit());
-        let receiver_code = parties.receiver.is_some_and(|account| account.has_code());
-        // A touched empty account vanishes (EIP-161): rare, so the EVM's.
-        let touches_empty =
-            value.is_zero() && parties.receiver.is_some_and(|account| account.is_empty());
-        let fits = from.nonce == tx.nonce()
-            && from.nonce < u64::MAX - 1
-            && !from.has_code()
-            && !receiver_code
-            && !touches_empty
-            && value.checked_add(worst_fee).is_some_and(|total| total <= from.balance);
+        let fits = sender.nonce == tx.nonce()
+            && sender.nonce < u64::MAX - 1
+            && !sender.has_code()
+            && value.checked_add(worst_fee).is_some_and(|total| total <= sender.balance);
         if !fits {
             return None;
         }
         let price = tx.effective_gas_price(Some(self.base_fee as u64));
         let gas = U256::from(TRANSFER_GAS);
         Some(Transfer {
-            sender,
-            receiver,
             value,
             fee: U256::from(price) * gas,
             tip: U256::from(price - self.base_fee) * gas,

@@ -4,10 +4,12 @@
 
 use crate::{
     chain::state_root,
+    engine_tests,
     fixtures::{BlockchainTest, tests_of},
 };
-use blockraft_execution::execute_block;
+use blockraft_execution::{BlockInput, ExecutedBlock, execute, execute_block};
 use blockraft_primitives::{AccountChange, MemoryState, StateDiff, StateReader};
+use rand::{SeedableRng, rngs::SmallRng};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 use std::collections::BTreeMap;
 
@@ -20,8 +22,11 @@ const EXCUSED: [&str; 3] = [
     "dynamicAccountOverwriteEmpty_Paris",
 ];
 
+/// A second opinion on a block that the oracle has run.
+type Engine = fn(&BlockInput<'_>, &MemoryState, &ExecutedBlock) -> Result<(), String>;
+
 /// Runs a test's valid blocks, each on its parent; returns how many there were.
-fn run(test: &BlockchainTest) -> Result<usize, String> {
+fn run(test: &BlockchainTest, engine: Engine) -> Result<usize, String> {
     let spec = test.spec();
     let genesis = test.state();
     assert_eq!(state_root(&genesis), test.genesis_block_header.state_root, "genesis state");
@@ -36,6 +41,14 @@ fn run(test: &BlockchainTest) -> Result<usize, String> {
             execute_block(&spec, parent, header, &transactions, &block.body.ommers, &withdrawals)
                 .map_err(|error| format!("block {}: {error}", header.number))?;
         check_net(parent, &executed.diff);
+        let input = BlockInput {
+            spec: &spec,
+            header,
+            transactions: &transactions,
+            ommers: &block.body.ommers,
+            withdrawals: &withdrawals,
+        };
+        engine(&input, parent, &executed)?;
         let mut state = parent.clone();
         state.apply(&executed.diff);
         let root = state_root(&state);
@@ -69,13 +82,13 @@ fn check_net(parent: &MemoryState, diff: &StateDiff) {
     }
 }
 
-fn check(pack: &str, at_least: usize) {
+fn check(pack: &str, at_least: usize, engine: Engine) {
     let Some(tests) = tests_of(pack) else { return };
     let results: Vec<(String, Result<usize, String>)> = tests
         .filter(|(name, _)| !EXCUSED.iter().any(|excused| name.contains(excused)))
         .par_bridge()
         .map(|(name, test)| {
-            let result = std::panic::catch_unwind(|| run(&test));
+            let result = std::panic::catch_unwind(|| run(&test, engine));
             (name, result.unwrap_or_else(|_| Err("panic".to_owned())))
         })
         .collect();
@@ -89,10 +102,16 @@ fn check(pack: &str, at_least: usize) {
 
 #[test]
 fn conflict_blocks_give_their_state_roots() {
-    check("conflict-blocks.tar.zst", 47);
+    check("conflict-blocks.tar.zst", 47, |input, parent, _| {
+        engine_tests::check(&mut SmallRng::seed_from_u64(1), input, parent);
+        Ok(())
+    });
 }
 
 #[test]
 fn execution_spec_tests_give_their_state_roots() {
-    check("eest-blockchain.tar.zst", 16_000);
+    check("eest-blockchain.tar.zst", 16_000, |input, parent, expected| {
+        let result = execute(input, parent, Vec::new(), 2).map_err(|e| e.to_string())?;
+        if result.block == *expected { Ok(()) } else { Err("engine differs".to_owned()) }
+    });
 }

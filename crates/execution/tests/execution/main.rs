@@ -3,4 +3,6 @@
 mod blockchain_tests;
 mod build_tests;
 mod chain;
+mod engine_tests;
 mod fixtures;
+mod generator;

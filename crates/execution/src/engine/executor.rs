@@ -1,0 +1,176 @@
+//! One thread's means of running transactions against the memory.
+
+use super::{
+    memory::{Memory, Place},
+    outcome::{AccountWrite, Outcome, Read, Verdict, Writes},
+    view::View,
+};
+use crate::{
+    database::DatabaseError,
+    runner::Refusal,
+    transfer::{TRANSFER_GAS, Transfer, TransferRules},
+};
+use alloy_consensus::{Transaction as _, TxEnvelope};
+use alloy_evm::{
+    EvmEnv, ToTxEnv, eth::EthEvmBuilder, eth::EthEvmContext, precompiles::PrecompilesMap,
+};
+use alloy_primitives::U256;
+use blockraft_primitives::{Account, StateReader, Transaction};
+use revm::{
+    ExecuteEvm,
+    context::{ContextSetters, ContextTr, Evm as RevmEvm, TxEnv},
+    context_interface::{
+        JournalTr,
+        result::{EVMError, HaltReason},
+    },
+    handler::{EthFrame, FrameResult, Handler, instructions::EthInstructions},
+    inspector::NoOpInspector,
+    interpreter::interpreter::EthInterpreter,
+    primitives::hardfork::SpecId,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+type EngineEvm<'a, S> = RevmEvm<
+    EthEvmContext<View<'a, S>>,
+    NoOpInspector,
+    EthInstructions<EthInterpreter, EthEvmContext<View<'a, S>>>,
+    PrecompilesMap,
+    EthFrame,
+>;
+
+/// Ethereum's rules but for the fee recipient's share, which becomes a credit: or every transaction of a
+/// block would read what the one before it wrote.
+struct WithoutReward<'a, S>(std::marker::PhantomData<&'a S>);
+
+impl<'a, S: StateReader> Handler for WithoutReward<'a, S> {
+    type Evm = EngineEvm<'a, S>;
+    type Error = EVMError<DatabaseError>;
+    type HaltReason = HaltReason;
+
+    fn reward_beneficiary(
+        &self,
+        _evm: &mut Self::Evm,
+        _exec_result: &mut FrameResult,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// Runs transactions of one block, one at a time, at any place.
+pub(crate) struct Executor<'a, S: StateReader> {
+    memory: &'a Memory<S>,
+    env: EvmEnv,
+    rules: TransferRules,
+    evm: EngineEvm<'a, S>,
+}
+
+impl<'a, S: StateReader> Executor<'a, S> {
+    pub(crate) fn new(memory: &'a Memory<S>, env: EvmEnv) -> Self {
+        let rules = TransferRules::new(&env.cfg_env, &env.block_env);
+        Self { memory, rules, evm: new_evm(memory, &env), env }
+    }
+
+    /// Runs a transaction on what is visible at `place`; publishes nothing. Reads are noted if `traced`.
+    pub(crate) fn run(&mut self, tx: &Transaction, place: Place, traced: bool) -> Outcome {
+        let view = self.view();
+        view.place = place;
+        view.traced = traced;
+        view.reads.clear();
+        let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
+        let (verdict, writes) = match result {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => (Verdict::Refused(Refusal::from(error)), Writes::default()),
+            Err(_) => {
+                // The panic left the EVM half way.
+                self.evm = new_evm(self.memory, &self.env);
+                (Verdict::Refused(Refusal::Panicked), Writes::default())
+            }
+        };
+        Outcome { verdict, reads: std::mem::take(&mut self.view().reads), writes }
+    }
+
+    /// Whether an outcome's reads would all give the same at `place` now.
+    pub(crate) fn holds(&self, reads: &[Read], place: Place) -> Result<bool, DatabaseError> {
+        for read in reads {
+            let same = match read {
+                Read::Account(address, seen) => self.memory.account(*address, place)? == *seen,
+                Read::Codeless(address) => !self.memory.has_code(*address, place)?,
+                Read::Slot(address, slot, seen) => {
+                    self.memory.slot(*address, *slot, place)? == *seen
+                }
+            };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn view(&mut self) -> &mut View<'a, S> {
+        self.evm.ctx.journal_mut().db_mut()
+    }
+
+    fn transact(&mut self, tx: &Transaction) -> Result<(Verdict, Writes), EVMError<DatabaseError>> {
+        if let Some(done) = self.transfer(tx)? {
+            return Ok(done);
+        }
+        self.evm.ctx.set_tx(ToTxEnv::<TxEnv>::to_tx_env(tx.as_ref()));
+        let result = WithoutReward::<S>(std::marker::PhantomData).run(&mut self.evm);
+        let state = self.evm.finalize();
+        let result = result?;
+        let gas_used = result.gas().tx_gas_used();
+        let fee_recipient = self.rules.fee_recipient();
+        // Who self-destructs in the transaction that tips it takes the tip along.
+        let gone = state.get(&fee_recipient).is_some_and(|a| a.is_selfdestructed());
+        let mut writes = Writes::from_evm(state);
+        let tip = self.tip(tx, gas_used);
+        if !tip.is_zero() && !gone {
+            writes.credits.push((fee_recipient, tip));
+        }
+        let success = result.is_success();
+        Ok((Verdict::Ran { success, gas_used, logs: result.into_logs() }, writes))
+    }
+
+    fn transfer(
+        &mut self,
+        tx: &Transaction,
+    ) -> Result<Option<(Verdict, Writes)>, EVMError<DatabaseError>> {
+        let rules = self.rules;
+        let Some(receiver) = rules.receiver_of(tx).filter(|_| !tx.value().is_zero()) else {
+            return Ok(None);
+        };
+        let view = self.view();
+        let Some(sender) = view.account(tx.signer())? else { return Ok(None) };
+        if !view.is_codeless(receiver)? {
+            return Ok(None);
+        }
+        let Some(Transfer { value, fee, tip }) = rules.resolve(tx, &sender) else {
+            return Ok(None);
+        };
+        let balance = sender.balance - value - fee;
+        let sender = Account { nonce: sender.nonce + 1, balance, ..sender };
+        let write = AccountWrite { account: Some(Some(sender)), ..Default::default() };
+        let mut writes = Writes {
+            accounts: vec![(tx.signer(), write)],
+            credits: vec![(receiver, value)],
+            codes: Vec::new(),
+        };
+        if !tip.is_zero() {
+            writes.credits.push((rules.fee_recipient(), tip));
+        }
+        let verdict = Verdict::Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
+        Ok(Some((verdict, writes)))
+    }
+
+    /// The fee recipient's share: from London on, what exceeds the base fee.
+    fn tip(&self, tx: &TxEnvelope, gas_used: u64) -> U256 {
+        let base_fee = self.env.block_env.basefee;
+        let price = tx.effective_gas_price(Some(base_fee));
+        let burnt = if self.env.cfg_env.spec >= SpecId::LONDON { u128::from(base_fee) } else { 0 };
+        U256::from(price.saturating_sub(burnt)) * U256::from(gas_used)
+    }
+}
+
+fn new_evm<'a, S: StateReader>(memory: &'a Memory<S>, env: &EvmEnv) -> EngineEvm<'a, S> {
+    EthEvmBuilder::new(View::new(memory, 0), env.clone()).build().into_inner()
+}

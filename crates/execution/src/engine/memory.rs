@@ -1,0 +1,345 @@
+//! Multi-version memory: of every location that a block touches, the parent's value and each value that a
+//! transaction wrote, by the transaction's place in the block.
+//!
+//! A reader at place `i` sees the last value written before `i`, be it final or not: who wrote it may
+//! still run again. Balances that only grow (tips, plain transfers) are kept as credits, which are added
+//! up when someone reads the balance.
+
+use super::outcome::{AccountWrite, Writes};
+use crate::database::{DatabaseError, bytecode};
+use alloy_primitives::{
+    Address, B256, Bytes, U256,
+    map::{AddressMap, B256Map, U256Map},
+};
+use blockraft_primitives::{
+    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateReader,
+};
+use revm::state::Bytecode;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Place in the block: system calls and transactions in one sequence.
+pub(crate) type Place = u32;
+
+/// Locks over which accounts are spread: far more than threads, so that two rarely meet.
+const STRIPE_COUNT: usize = 64;
+
+/// See the module.
+pub(crate) struct Memory<S> {
+    reader: S,
+    /// Number and hash of the parent block.
+    parent: (u64, B256),
+    stripes: Vec<RwLock<AddressMap<Cell>>>,
+    codes: RwLock<B256Map<Bytecode>>,
+    /// An account was read that breaks what credits rely on.
+    irregular: AtomicBool,
+}
+
+/// All that is known of one account.
+#[derive(Debug, Default)]
+struct Cell {
+    /// In the parent state; the outer `None` is not read yet.
+    before: Option<Option<Account>>,
+    versions: Vec<(Place, Option<Account>)>,
+    credits: Vec<(Place, U256)>,
+    wipes: Vec<Place>,
+    slots: U256Map<SlotCell>,
+}
+
+#[derive(Debug, Default)]
+struct SlotCell {
+    /// In the parent state; `None` is not read yet.
+    before: Option<U256>,
+    versions: Vec<(Place, U256)>,
+}
+
+impl<S: StateReader> Memory<S> {
+    pub(crate) fn new(reader: S, parent: (u64, B256)) -> Self {
+        Self {
+            reader,
+            parent,
+            stripes: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
+            codes: RwLock::default(),
+            irregular: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether an account was read that exists and is empty (EIP-161 leftovers in made-up states), or
+    /// whose balance could overflow: blocks on such a state run serially.
+    pub(crate) fn is_irregular(&self) -> bool {
+        self.irregular.load(Ordering::Relaxed)
+    }
+
+    /// The account as a transaction at `place` sees it.
+    pub(crate) fn account(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<Option<Account>, DatabaseError> {
+        if let Some(account) = self.read(address).get(&address).and_then(|c| c.account(place)) {
+            return Ok(account);
+        }
+        let before = self.account_before(address)?;
+        let mut stripe = self.write(address);
+        let cell = stripe.entry(address).or_default();
+        cell.before = Some(before);
+        Ok(cell.account(place).expect("its first value is known"))
+    }
+
+    /// Whether the account has code, without adding up its credits.
+    pub(crate) fn has_code(&self, address: Address, place: Place) -> Result<bool, DatabaseError> {
+        let known = |cell: &Cell| cell.version(place).map(|(_, a)| a.is_some_and(|a| a.has_code()));
+        if let Some(answer) = self.read(address).get(&address).and_then(known) {
+            return Ok(answer);
+        }
+        Ok(self.account(address, place)?.is_some_and(|account| account.has_code()))
+    }
+
+    /// The slot as a transaction at `place` sees it.
+    pub(crate) fn slot(
+        &self,
+        address: Address,
+        slot: U256,
+        place: Place,
+    ) -> Result<U256, DatabaseError> {
+        if let Some(value) = self.read(address).get(&address).and_then(|c| c.slot(slot, place)) {
+            return Ok(value);
+        }
+        // Makes sure that the account itself is known: without one there is no storage to read.
+        if self.account(address, 0)?.is_none() {
+            let mut stripe = self.write(address);
+            let cell = stripe.entry(address).or_default();
+            cell.slots.entry(slot).or_default().before = Some(U256::ZERO);
+            return Ok(cell.slot(slot, place).expect("its first value is known"));
+        }
+        let before = self.reader.storage(address, slot)?;
+        let mut stripe = self.write(address);
+        let cell = stripe.entry(address).or_default();
+        cell.slots.entry(slot).or_default().before = Some(before);
+        Ok(cell.slot(slot, place).expect("its first value is known"))
+    }
+
+    /// Code by its hash; a hash never means two things, so places do not matter.
+    pub(crate) fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError> {
+        if let Some(code) = self.codes.read().expect(UNPOISONED).get(&code_hash) {
+            return Ok(code.clone());
+        }
+        let code = bytecode(self.reader.code(code_hash)?);
+        self.codes.write().expect(UNPOISONED).insert(code_hash, code.clone());
+        Ok(code)
+    }
+
+    /// BLOCKHASH.
+    pub(crate) fn block_hash(&self, number: u64) -> Result<B256, DatabaseError> {
+        if number == self.parent.0 {
+            return Ok(self.parent.1);
+        }
+        Ok(self.reader.block_hash(number)?)
+    }
+
+    /// Makes writes visible to all later places.
+    pub(crate) fn publish(&self, place: Place, writes: &Writes) {
+        if !writes.codes.is_empty() {
+            // First: whoever sees the account must find its code.
+            self.codes.write().expect(UNPOISONED).extend(writes.codes.iter().cloned());
+        }
+        for (address, write) in &writes.accounts {
+            self.write(*address).entry(*address).or_default().publish(place, write);
+        }
+        for (address, wei) in &writes.credits {
+            let mut stripe = self.write(*address);
+            let credits = &mut stripe.entry(*address).or_default().credits;
+            let at = credits.partition_point(|(p, _)| *p < place);
+            match credits.get_mut(at) {
+                Some((p, credited)) if *p == place => *credited += *wei,
+                _ => credits.insert(at, (place, *wei)),
+            }
+        }
+    }
+
+    /// Takes back what `place` published.
+    pub(crate) fn retract(&self, place: Place, writes: &Writes) {
+        for (address, write) in &writes.accounts {
+            if let Some(cell) = self.write(*address).get_mut(address) {
+                cell.retract(place, write);
+            }
+        }
+        for (address, _) in &writes.credits {
+            if let Some(cell) = self.write(*address).get_mut(address) {
+                remove(&mut cell.credits, place);
+            }
+        }
+    }
+
+    /// What all places together changed.
+    pub(crate) fn into_diff(self) -> Result<StateDiff, DatabaseError> {
+        let mut accounts = Vec::new();
+        let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();
+        let known = self.codes.into_inner().expect(UNPOISONED);
+        for stripe in self.stripes {
+            for (address, mut cell) in stripe.into_inner().expect(UNPOISONED) {
+                if !cell.is_written() {
+                    continue;
+                }
+                if cell.before.is_none() {
+                    // Credited and never looked at.
+                    cell.before = Some(self.reader.account(address)?);
+                }
+                let Some((diff, code_hash)) = cell.into_diff(address) else { continue };
+                if let Some(code_hash) = code_hash {
+                    let code = known.get(&code_hash).expect("code is published with its account");
+                    codes.insert(code_hash, code.original_bytes());
+                }
+                accounts.push(diff);
+            }
+        }
+        accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
+        Ok(StateDiff { accounts, codes: codes.into_values().collect() })
+    }
+
+    fn account_before(&self, address: Address) -> Result<Option<Account>, DatabaseError> {
+        let account = self.reader.account(address)?;
+        if account.is_some_and(|a| a.is_empty() || a.balance.bit_len() > 192) {
+            self.irregular.store(true, Ordering::Relaxed);
+        }
+        Ok(account)
+    }
+
+    fn read(&self, address: Address) -> RwLockReadGuard<'_, AddressMap<Cell>> {
+        self.stripes[stripe_of(address)].read().expect(UNPOISONED)
+    }
+
+    fn write(&self, address: Address) -> RwLockWriteGuard<'_, AddressMap<Cell>> {
+        self.stripes[stripe_of(address)].write().expect(UNPOISONED)
+    }
+}
+
+/// Readers of the parent state, which may panic, are never called under a lock.
+const UNPOISONED: &str = "nothing panics under this lock";
+
+fn stripe_of(address: Address) -> usize {
+    usize::from(address[0] ^ address[19]) % STRIPE_COUNT
+}
+
+impl Cell {
+    /// The last account version before `place`, the parent's included; `None` where that is not read yet.
+    fn version(&self, place: Place) -> Option<(Option<Place>, Option<Account>)> {
+        match last_before(&self.versions, place) {
+            Some((at, account)) => Some((Some(at), account)),
+            None => self.before.map(|account| (None, account)),
+        }
+    }
+
+    fn account(&self, place: Place) -> Option<Option<Account>> {
+        let (at, mut account) = self.version(place)?;
+        if !self.credits.is_empty() {
+            let end = self.credits.partition_point(|(p, _)| *p < place);
+            // What was credited by the place that wrote the version came on top of it.
+            let from = at.map_or(0, |at| self.credits.partition_point(|(p, _)| *p < at));
+            let credited: U256 =
+                self.credits[from..end.max(from)].iter().map(|(_, wei)| *wei).sum();
+            if !credited.is_zero() {
+                account.get_or_insert_default().balance += credited;
+            }
+        }
+        Some(account)
+    }
+
+    fn slot(&self, slot: U256, place: Place) -> Option<U256> {
+        let cell = self.slots.get(&slot);
+        let version = cell.and_then(|cell| last_before(&cell.versions, place));
+        let wipe = match self.wipes.partition_point(|p| *p < place) {
+            0 => None,
+            n => Some(self.wipes[n - 1]),
+        };
+        match (version, wipe) {
+            // Who wipes and writes in one go, wiped first.
+            (Some((at, value)), wipe) if wipe.is_none_or(|wipe| at >= wipe) => Some(value),
+            (_, Some(_)) => Some(U256::ZERO),
+            (_, None) => cell?.before,
+        }
+    }
+
+    fn publish(&mut self, place: Place, write: &AccountWrite) {
+        if let Some(account) = write.account {
+            insert(&mut self.versions, place, account);
+        }
+        if write.wiped {
+            let at = self.wipes.partition_point(|p| *p < place);
+            self.wipes.insert(at, place);
+        }
+        for (slot, value) in &write.slots {
+            insert(&mut self.slots.entry(*slot).or_default().versions, place, *value);
+        }
+    }
+
+    fn retract(&mut self, place: Place, write: &AccountWrite) {
+        remove(&mut self.versions, place);
+        self.wipes.retain(|p| *p != place);
+        for (slot, _) in &write.slots {
+            if let Some(slot) = self.slots.get_mut(slot) {
+                remove(&mut slot.versions, place);
+            }
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        !self.versions.is_empty()
+            || !self.credits.is_empty()
+            || !self.wipes.is_empty()
+            || self.slots.values().any(|slot| !slot.versions.is_empty())
+    }
+
+    /// The net change, and the hash of the code if that is new.
+    fn into_diff(self, address: Address) -> Option<(AccountDiff, Option<B256>)> {
+        let before = self.before.expect("loaded by the caller");
+        let Some(now) = self.account(Place::MAX).expect("loaded by the caller") else {
+            let change = AccountChange::Deleted;
+            let diff = AccountDiff { address, change, storage_wiped: true, storage: Vec::new() };
+            return before.map(|_| (diff, None));
+        };
+        let storage_wiped = before.is_some() && !self.wipes.is_empty();
+        let starts_empty = storage_wiped || before.is_none();
+        let mut storage: Vec<SlotChange> = self
+            .slots
+            .iter()
+            .filter(|(_, cell)| !cell.versions.is_empty())
+            .filter_map(|(slot, cell)| {
+                let value = self.slot(*slot, Place::MAX).expect("it has a version");
+                let first = if starts_empty { Some(U256::ZERO) } else { cell.before };
+                (first != Some(value)).then_some(SlotChange { slot: *slot, value })
+            })
+            .collect();
+        let unchanged = before == Some(now);
+        if unchanged && !storage_wiped && storage.is_empty() {
+            return None;
+        }
+        storage.sort_unstable_by_key(|change| change.slot);
+        let known = before.is_some_and(|before| before.code_hash == now.code_hash);
+        let code_hash = (now.has_code() && !known).then_some(now.code_hash);
+        let change = if unchanged { AccountChange::Unchanged } else { AccountChange::Set(now) };
+        Some((AccountDiff { address, change, storage_wiped, storage }, code_hash))
+    }
+}
+
+fn last_before<T: Copy>(versions: &[(Place, T)], place: Place) -> Option<(Place, T)> {
+    let end = versions.partition_point(|(p, _)| *p < place);
+    end.checked_sub(1).map(|last| versions[last])
+}
+
+fn insert<T>(versions: &mut Vec<(Place, T)>, place: Place, value: T) {
+    let at = versions.partition_point(|(p, _)| *p < place);
+    match versions.get_mut(at) {
+        Some((p, old)) if *p == place => *old = value,
+        _ => versions.insert(at, (place, value)),
+    }
+}
+
+fn remove<T>(versions: &mut Vec<(Place, T)>, place: Place) {
+    versions.retain(|(p, _)| *p != place);
+}

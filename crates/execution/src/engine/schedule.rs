@@ -1,0 +1,262 @@
+//! Who runs what when.
+//!
+//! Threads claim transactions in block order and run them on whatever the memory shows at their place,
+//! finished or not. The *frontier* is the first transaction that is not final. Whoever finishes a
+//! transaction tries to move it: everything before it is final, so an outcome whose reads still hold there
+//! is final too, and one whose reads do not is run again on the spot, once, with a final result. No thread
+//! ever waits for another: if one is at the frontier, the rest go on running ahead.
+//!
+//! When every second transaction has to run again, running ahead is a waste (one hot contract, one chain
+//! of payments): threads stop claiming and the frontier runs the rest of the block alone, untraced.
+
+use super::{
+    executor::Executor,
+    memory::{Memory, Place},
+    outcome::{Outcome, Verdict},
+};
+use crate::{ExecutionError, runner::Refusal};
+use alloy_consensus::{Eip658Value, Transaction as _};
+use alloy_evm::EvmEnv;
+use blockraft_primitives::{Receipt, StateReader, Transaction};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst},
+};
+
+/// Nobody has taken it.
+const IDLE: u8 = 0;
+/// Some thread runs it.
+const RUNNING: u8 = 1;
+/// Its outcome lies ready.
+const EXECUTED: u8 = 2;
+
+/// Transactions over which conflicts are counted.
+const WINDOW: usize = 64;
+
+/// The transactions of one block, underway.
+pub(crate) struct Schedule<'a, S: StateReader> {
+    memory: &'a Memory<S>,
+    env: &'a EvmEnv,
+    transactions: &'a [Transaction],
+    /// Place of the first transaction.
+    first: Place,
+    entries: Vec<Entry>,
+    next: AtomicUsize,
+    /// No more running ahead.
+    alone: AtomicBool,
+    frontier: Mutex<Frontier>,
+    /// Copies of the frontier's, to look at without its lock.
+    finished: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    status: AtomicU8,
+    outcome: Mutex<Option<Outcome>>,
+}
+
+/// What is final.
+#[derive(Debug, Default)]
+pub(crate) struct Frontier {
+    index: usize,
+    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) gas_used: u64,
+    pub(crate) blob_gas_used: u64,
+    pub(crate) failure: Option<ExecutionError>,
+    pub(crate) seeds_kept: usize,
+    pub(crate) executed_again: usize,
+    seeded: Vec<bool>,
+    conflicts: usize,
+}
+
+impl<'a, S: StateReader> Schedule<'a, S> {
+    /// Seeds enter as first incarnations: published now, judged when the frontier comes.
+    pub(crate) fn new(
+        memory: &'a Memory<S>,
+        env: &'a EvmEnv,
+        transactions: &'a [Transaction],
+        first: Place,
+        seeds: Vec<(usize, Outcome)>,
+        alone: bool,
+    ) -> Self {
+        let count = transactions.len();
+        let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
+        let mut seeded = vec![false; count];
+        for (index, seed) in seeds {
+            // Beyond the block, or a second answer for the same transaction: not needed.
+            let Some(entry) = entries.get(index) else { continue };
+            if std::mem::replace(&mut seeded[index], true) {
+                continue;
+            }
+            memory.publish(first + index as Place, &seed.writes);
+            *entry.outcome.lock().expect(UNPOISONED) = Some(seed);
+            entry.status.store(EXECUTED, SeqCst);
+        }
+        let receipts = Vec::with_capacity(count);
+        Self {
+            memory,
+            env,
+            transactions,
+            first,
+            entries,
+            next: AtomicUsize::new(0),
+            alone: AtomicBool::new(alone),
+            frontier: Mutex::new(Frontier { receipts, seeded, ..Frontier::default() }),
+            finished: AtomicBool::new(false),
+        }
+    }
+
+    /// One thread's work: returns when nothing is left to claim.
+    pub(crate) fn work(&self) {
+        let mut executor = Executor::new(self.memory, self.env.clone());
+        self.advance(&mut executor);
+        while !self.alone.load(SeqCst) && !self.finished.load(SeqCst) {
+            let index = self.next.fetch_add(1, SeqCst);
+            let Some(entry) = self.entries.get(index) else { break };
+            if !entry.claim() {
+                continue;
+            }
+            let place = self.first + index as Place;
+            let outcome = executor.run(&self.transactions[index], place, true);
+            self.memory.publish(place, &outcome.writes);
+            *entry.outcome.lock().expect(UNPOISONED) = Some(outcome);
+            entry.status.store(EXECUTED, SeqCst);
+            self.advance(&mut executor);
+        }
+        self.advance(&mut executor);
+    }
+
+    /// What came of the block, once all threads are done.
+    pub(crate) fn into_frontier(self) -> Frontier {
+        let frontier = self.frontier.into_inner().expect(UNPOISONED);
+        let complete = frontier.index == self.transactions.len() || frontier.failure.is_some();
+        assert!(complete, "the frontier stopped at {}", frontier.index);
+        frontier
+    }
+
+    /// Moves the frontier as far as it goes. If another thread is at it, that one will see what this one
+    /// has just finished: it looks again after it lets go.
+    fn advance(&self, executor: &mut Executor<'a, S>) {
+        loop {
+            let Ok(mut frontier) = self.frontier.try_lock() else { return };
+            while let Some(outcome) = self.take(frontier.index) {
+                self.settle(&mut frontier, executor, outcome);
+            }
+            let index = frontier.index;
+            drop(frontier);
+            if self.finished.load(SeqCst) || !self.is_ready(index) {
+                return;
+            }
+        }
+    }
+
+    fn is_ready(&self, index: usize) -> bool {
+        self.entries.get(index).is_some_and(|entry| match entry.status.load(SeqCst) {
+            EXECUTED => true,
+            IDLE => self.alone.load(SeqCst),
+            _ => false,
+        })
+    }
+
+    /// The frontier's transaction, if it can be settled: `Some(None)` is one that nobody has run.
+    fn take(&self, index: usize) -> Option<Option<Outcome>> {
+        if self.finished.load(SeqCst) {
+            return None;
+        }
+        let entry = self.entries.get(index)?;
+        match entry.status.load(SeqCst) {
+            EXECUTED => Some(entry.outcome.lock().expect(UNPOISONED).take()),
+            IDLE if self.alone.load(SeqCst) && entry.claim() => Some(None),
+            _ => None,
+        }
+    }
+
+    fn settle(
+        &self,
+        frontier: &mut Frontier,
+        executor: &mut Executor<'a, S>,
+        outcome: Option<Outcome>,
+    ) {
+        let index = frontier.index;
+        let tx = &self.transactions[index];
+        let available = self.env.block_env.gas_limit - frontier.gas_used;
+        if tx.gas_limit() > available {
+            return self.fail(frontier, Refusal::Gas { available });
+        }
+        let place = self.first + index as Place;
+        let verdict = match self.judge(executor, outcome, place) {
+            Ok(Ok(verdict)) => {
+                frontier.seeds_kept += usize::from(frontier.seeded[index]);
+                verdict
+            }
+            Ok(Err(stale)) => {
+                let outcome = executor.run(tx, place, false);
+                if let Some(stale) = stale {
+                    frontier.executed_again += 1;
+                    frontier.conflicts += 1;
+                    self.memory.retract(place, &stale.writes);
+                }
+                self.memory.publish(place, &outcome.writes);
+                outcome.verdict
+            }
+            Err(error) => Verdict::Refused(Refusal::State(error)),
+        };
+        match verdict {
+            Verdict::Ran { success, gas_used, logs } => {
+                frontier.gas_used += gas_used;
+                frontier.blob_gas_used += tx.blob_gas_used().unwrap_or_default();
+                frontier.receipts.push(Receipt {
+                    status: Eip658Value::Eip658(success),
+                    cumulative_gas_used: frontier.gas_used,
+                    logs,
+                });
+                frontier.index += 1;
+            }
+            Verdict::Refused(refusal) => return self.fail(frontier, refusal),
+        }
+        if frontier.index == self.transactions.len() {
+            self.finished.store(true, SeqCst);
+        }
+        if frontier.index.is_multiple_of(WINDOW) {
+            if frontier.conflicts * 2 > WINDOW {
+                self.alone.store(true, SeqCst);
+            }
+            frontier.conflicts = 0;
+        }
+    }
+
+    /// The verdict of an outcome that holds; else the outcome, if there was one, to be taken back.
+    #[expect(clippy::type_complexity, reason = "read once, three lines below")]
+    fn judge(
+        &self,
+        executor: &Executor<'a, S>,
+        outcome: Option<Outcome>,
+        place: Place,
+    ) -> Result<Result<Verdict, Option<Outcome>>, crate::DatabaseError> {
+        let Some(outcome) = outcome else { return Ok(Err(None)) };
+        // What failed on a state that may never have been is tried again on one that is.
+        let sound = matches!(
+            outcome.verdict,
+            Verdict::Ran { .. } | Verdict::Refused(Refusal::Invalid(_) | Refusal::Gas { .. })
+        );
+        if sound && executor.holds(&outcome.reads, place)? {
+            return Ok(Ok(outcome.verdict));
+        }
+        Ok(Err(Some(outcome)))
+    }
+
+    fn fail(&self, frontier: &mut Frontier, refusal: Refusal) {
+        let index = frontier.index;
+        frontier.failure = Some(refusal.of_given(index, &self.transactions[index]));
+        self.finished.store(true, SeqCst);
+    }
+}
+
+/// Panics of the EVM and of the parent state's reader are caught in the executor.
+const UNPOISONED: &str = "nothing panics under this lock";
+
+impl Entry {
+    fn claim(&self) -> bool {
+        self.status.compare_exchange(IDLE, RUNNING, SeqCst, SeqCst).is_ok()
+    }
+}

@@ -1,0 +1,101 @@
+//! The memory as the EVM reads it at one place of the block.
+
+use super::{
+    memory::{Memory, Place},
+    outcome::{Read, Writes},
+};
+use crate::database::{DatabaseError, account_info};
+use alloy_primitives::{Address, B256, U256, map::AddressMap};
+use blockraft_primitives::{Account, StateReader};
+use revm::{
+    DatabaseCommit,
+    database_interface::Database,
+    state::{Account as EvmAccount, AccountInfo, Bytecode},
+};
+use std::fmt;
+
+/// A revm database at one place. Committing publishes at that place and moves on to the next, which is
+/// how system calls follow one another.
+pub(crate) struct View<'a, S> {
+    pub(crate) memory: &'a Memory<S>,
+    pub(crate) place: Place,
+    /// What was read since it was last taken; stays empty where nobody asks.
+    pub(crate) reads: Vec<Read>,
+    /// Whether to note reads.
+    pub(crate) traced: bool,
+    /// The first failure of the parent state's reader.
+    pub(crate) failure: Option<DatabaseError>,
+}
+
+impl<'a, S: StateReader> View<'a, S> {
+    pub(crate) fn new(memory: &'a Memory<S>, place: Place) -> Self {
+        Self { memory, place, reads: Vec::new(), traced: false, failure: None }
+    }
+
+    /// The account, noted as read.
+    pub(crate) fn account(&mut self, address: Address) -> Result<Option<Account>, DatabaseError> {
+        let account = self.memory.account(address, self.place);
+        let account = self.noting(account)?;
+        if self.traced {
+            self.reads.push(Read::Account(address, account));
+        }
+        Ok(account)
+    }
+
+    /// Whether the account has no code; only a yes is noted.
+    pub(crate) fn is_codeless(&mut self, address: Address) -> Result<bool, DatabaseError> {
+        let has_code = self.memory.has_code(address, self.place);
+        let codeless = !self.noting(has_code)?;
+        if self.traced && codeless {
+            self.reads.push(Read::Codeless(address));
+        }
+        Ok(codeless)
+    }
+
+    fn noting<T>(&mut self, result: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        if let Err(error) = &result {
+            self.failure.get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+}
+
+impl<S> fmt::Debug for View<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl<S: StateReader> Database for View<'_, S> {
+    type Error = DatabaseError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
+        Ok(self.account(address)?.map(account_info))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
+        let code = self.memory.code(code_hash);
+        self.noting(code)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
+        let value = self.memory.slot(address, slot, self.place);
+        let value = self.noting(value)?;
+        if self.traced {
+            self.reads.push(Read::Slot(address, slot, value));
+        }
+        Ok(value)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
+        let hash = self.memory.block_hash(number);
+        self.noting(hash)
+    }
+}
+
+impl<S: StateReader> DatabaseCommit for View<'_, S> {
+    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        self.memory.publish(self.place, &Writes::from_evm(changes));
+        self.place += 1;
+    }
+}

@@ -1,0 +1,168 @@
+//! The engine equals the oracle: on generated blocks, with any threads, executors and faults.
+
+use crate::{
+    chain::{Chain, cancun, osaka, shanghai},
+    generator::{FAMILIES, Generator, attributes, deploy},
+};
+use blockraft_execution::{
+    BlockInput, Outcome, build_block, execute, execute_block, execute_share,
+};
+use blockraft_primitives::{MemoryState, StateReader};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+/// Blocks that the test builds; `BLOCKRAFT_CONFLICT_BLOCKS` asks for more.
+fn block_count() -> usize {
+    std::env::var("BLOCKRAFT_CONFLICT_BLOCKS").map_or(300, |count| count.parse().unwrap())
+}
+
+/// Shares of the block as `executors` would return them: some missing, some computed on a state that is
+/// not the parent's, some twice.
+pub(crate) fn shares(
+    rng: &mut SmallRng,
+    input: &BlockInput<'_>,
+    parent: &MemoryState,
+    executors: usize,
+) -> Vec<(usize, Outcome)> {
+    let mut plan = vec![Vec::new(); executors];
+    let by_sender = rng.random_bool(0.5);
+    for (index, tx) in input.transactions.iter().enumerate() {
+        let anchor =
+            if by_sender { usize::from(tx.signer()[7]) } else { rng.random_range(0..executors) };
+        plan[anchor % executors].push(index);
+    }
+    let mut seeds = Vec::new();
+    for share in plan {
+        match rng.random_range(0..8) {
+            0 => continue,
+            1 => {
+                let mut stale = parent.clone();
+                for account in stale.accounts.values_mut().filter(|_| rng.random_bool(0.2)) {
+                    account.balance /= alloy_primitives::U256::from(2);
+                }
+                seeds.extend(execute_share(input, &stale, &share).unwrap());
+            }
+            2 => {
+                let half = &share[..share.len() / 2];
+                seeds.extend(execute_share(input, parent, half).unwrap());
+                seeds.extend(execute_share(input, parent, &share).unwrap());
+            }
+            _ => seeds.extend(execute_share(input, parent, &share).unwrap()),
+        }
+    }
+    seeds
+}
+
+/// Holds the engine against the oracle in several set-ups; returns how many transactions ran again.
+pub(crate) fn check(rng: &mut SmallRng, input: &BlockInput<'_>, parent: &MemoryState) -> usize {
+    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+    let expected = execute_block(spec, parent, header, transactions, ommers, withdrawals).unwrap();
+    let mut again = 0;
+    for threads in [1, 2, 4] {
+        let result = execute(input, parent, Vec::new(), threads).unwrap();
+        assert_eq!(result.block, expected, "{threads} threads");
+        again += result.executed_again;
+    }
+    for executors in [1, 2, 4, 8] {
+        let seeds = shares(rng, input, parent, executors);
+        let threads = [1, 2, 4][rng.random_range(0..3)];
+        let result = execute(input, parent, seeds, threads).unwrap();
+        assert_eq!(result.block, expected, "{executors} executors, {threads} threads");
+    }
+    again
+}
+
+#[test]
+fn generated_conflict_blocks_equal_the_oracle() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+    let count = block_count();
+    let mut built = 0;
+    for seed in 0.. {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let spec = [osaka, cancun, shanghai][seed as usize % 3]();
+        let family = FAMILIES[(seed as usize / 3) % FAMILIES.len()];
+        let mut chain = Chain::new(spec);
+        deploy(&mut chain);
+        for _ in 0..5 {
+            let size = rng.random_range(1..120);
+            let candidates = Generator::new(&mut rng, &chain).transactions(family, size);
+            let attributes = attributes(&mut rng, &chain);
+            let parent = chain.state.clone();
+            let block = chain.build_with(&attributes, &candidates);
+            let input = BlockInput {
+                spec: &chain.spec,
+                header: &block.header,
+                transactions: &block.transactions,
+                ommers: &[],
+                withdrawals: &attributes.withdrawals,
+            };
+            let check = || check(&mut rng, &input, &parent);
+            let result =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(check)));
+            assert!(result.is_ok(), "seed {seed}, {family:?}, block {}", block.header.number);
+            built += 1;
+        }
+        if built >= count {
+            return;
+        }
+    }
+}
+
+#[test]
+fn refused_transaction_is_named_as_the_oracle_names_it() {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut chain = Chain::new(osaka());
+    deploy(&mut chain);
+    let candidates =
+        Generator::new(&mut rng, &chain).transactions(crate::generator::Family::Everything, 60);
+    let attributes = chain.attributes();
+    let parent = chain.state.clone();
+    let block = build_block(&chain.spec, &parent, &chain.head, &attributes, &candidates).unwrap();
+    // The same block with one transaction taken out of the middle of its sender's.
+    for missing in 0..block.transactions.len() {
+        let mut transactions = block.transactions.clone();
+        transactions.remove(missing);
+        let input = BlockInput {
+            spec: &chain.spec,
+            header: &block.header,
+            transactions: &transactions,
+            ommers: &[],
+            withdrawals: &[],
+        };
+        let expected = execute_block(&chain.spec, &parent, &block.header, &transactions, &[], &[])
+            .unwrap_err()
+            .to_string();
+        let seeds = shares(&mut rng, &input, &parent, 2);
+        for (seeds, threads) in [(vec![], 1), (vec![], 2), (seeds, 2)] {
+            let got = execute(&input, &parent, seeds, threads).unwrap_err().to_string();
+            assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn shares_of_independent_transactions_are_kept() {
+    let mut rng = SmallRng::seed_from_u64(3);
+    let mut chain = Chain::new(osaka());
+    deploy(&mut chain);
+    let parent = chain.state.clone();
+    let counter = alloy_primitives::address!("0000000000000000000000000000000000c00002");
+    let candidates: Vec<_> = (1..90)
+        .map(|n| crate::chain::from(crate::chain::user(n), crate::chain::call(0, counter, 0)))
+        .collect();
+    let block = chain.build(&candidates);
+    let input = BlockInput {
+        spec: &chain.spec,
+        header: &block.header,
+        transactions: &block.transactions,
+        ommers: &[],
+        withdrawals: &[],
+    };
+    let odd: Vec<usize> = (0..89).filter(|index| index % 2 == 1).collect();
+    let even: Vec<usize> = (0..89).filter(|index| index % 2 == 0).collect();
+    let mut seeds = execute_share(&input, &parent, &odd).unwrap();
+    seeds.extend(execute_share(&input, &parent, &even).unwrap());
+    let result = execute(&input, &parent, seeds, 2).unwrap();
+    assert_eq!((result.seeds_kept, result.executed_again), (89, 0));
+    assert!(parent.account(counter).is_ok());
+    check(&mut rng, &input, &parent);
+}
