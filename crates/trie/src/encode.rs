@@ -139,17 +139,21 @@ pub(crate) fn branch(child: impl Fn(usize) -> Option<NodeRef>, out: &mut Vec<u8>
 /// Writes a branch of which every child is hashed: the form that nearly all branches have.
 pub(crate) fn hashed_branch(mask: u16, hashes: &[[u8; 32]], out: &mut Vec<u8>) {
     out.clear();
-    list_header(17 + 32 * hashes.len(), out);
+    let payload = 17 + 32 * hashes.len();
+    list_header(payload, out);
+    let mut at = out.len();
+    out.resize(at + payload, EMPTY_STRING);
     let mut hashes = hashes.iter();
     for index in 0..16 {
         if mask & (1 << index) == 0 {
-            out.push(EMPTY_STRING);
+            at += 1;
         } else {
-            out.push(EMPTY_STRING + 32);
-            out.extend_from_slice(hashes.next().expect("one hash for each bit of the mask"));
+            out[at] = EMPTY_STRING + 32;
+            let hash = hashes.next().expect("one hash for each bit of the mask");
+            out[at + 1..at + 33].copy_from_slice(hash);
+            at += 33;
         }
     }
-    out.push(EMPTY_STRING);
 }
 
 /// Adds `value` as an RLP string.

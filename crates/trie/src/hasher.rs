@@ -25,7 +25,7 @@ struct Group {
 impl HashBatch {
     pub(crate) fn new() -> Self {
         let groups = std::array::from_fn(|index| Group {
-            lanes: std::array::from_fn(|_| vec![0; (index + 1) * RATE]),
+            lanes: std::array::from_fn(|_| Vec::with_capacity((index + 1) * RATE)),
             lens: [0; 4],
             tags: [0; 4],
             waiting: 0,
@@ -33,18 +33,22 @@ impl HashBatch {
         Self { groups, four_way: keccak_x4::available() }
     }
 
-    /// Takes a message; may deliver its hash and those of earlier ones.
-    pub(crate) fn push(&mut self, tag: u32, message: &[u8], mut deliver: impl FnMut(u32, B256)) {
+    /// Takes a message and leaves another buffer for it; may deliver its hash and those of earlier ones.
+    pub(crate) fn push(
+        &mut self,
+        tag: u32,
+        message: &mut Vec<u8>,
+        mut deliver: impl FnMut(u32, B256),
+    ) {
         let blocks = keccak_x4::blocks(message.len());
         if !self.four_way || blocks > BLOCKS_MAX {
             deliver(tag, keccak256(message));
             return;
         }
         let group = &mut self.groups[blocks - 1];
-        let lane = &mut group.lanes[group.waiting];
-        lane[..message.len()].copy_from_slice(message);
-        keccak_x4::pad(lane, message.len());
         group.lens[group.waiting] = message.len();
+        keccak_x4::pad(message);
+        std::mem::swap(&mut group.lanes[group.waiting], message);
         group.tags[group.waiting] = tag;
         group.waiting += 1;
         if group.waiting == 4 {
@@ -69,7 +73,10 @@ impl HashBatch {
 
 impl Group {
     fn deliver_together(&mut self, deliver: &mut impl FnMut(u32, B256)) {
-        let hashes = keccak_x4::digest(std::array::from_fn(|lane| self.lanes[lane].as_slice()));
+        // Lanes without a message repeat the last one.
+        let last = self.waiting - 1;
+        let lanes = std::array::from_fn(|lane| self.lanes[lane.min(last)].as_slice());
+        let hashes = keccak_x4::digest(lanes);
         for lane in 0..std::mem::take(&mut self.waiting) {
             deliver(self.tags[lane], hashes[lane]);
         }
@@ -81,11 +88,11 @@ impl Group {
 pub fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
     let mut hashes = vec![B256::ZERO; items.len()];
     let mut batch = HashBatch::new();
-    let mut message = Vec::with_capacity(32);
+    let mut message = Vec::with_capacity(RATE);
     for (index, item) in items.iter().enumerate() {
         message.clear();
         bytes(item, &mut message);
-        batch.push(index as u32, &message, |tag, hash| hashes[tag as usize] = hash);
+        batch.push(index as u32, &mut message, |tag, hash| hashes[tag as usize] = hash);
     }
     batch.flush(|tag, hash| hashes[tag as usize] = hash);
     hashes

@@ -17,12 +17,12 @@ pub(crate) const RATE: usize = 136;
 /// Messages padded to whole blocks, as [`pad`] leaves them.
 pub(crate) type Lanes<'a> = [&'a [u8]; 4];
 
-/// Pads the message of `len` bytes at the start of `lane` to the whole of `lane`.
-pub(crate) fn pad(lane: &mut [u8], len: usize) {
-    debug_assert!(lane.len() == blocks(len) * RATE, "the lane is as long as the padded message");
-    lane[len..].fill(0);
-    lane[len] = 0x01;
-    lane[lane.len() - 1] |= 0x80;
+/// Pads a message to whole blocks.
+pub(crate) fn pad(message: &mut Vec<u8>) {
+    let padded = blocks(message.len()) * RATE;
+    message.push(0x01);
+    message.resize(padded, 0);
+    message[padded - 1] |= 0x80;
 }
 
 /// Permutations that a message of `len` bytes takes.
@@ -232,8 +232,7 @@ mod tests {
             });
             let padded: [Vec<u8>; 4] = std::array::from_fn(|lane| {
                 let mut bytes = messages[lane].clone();
-                bytes.resize(blocks(lens[lane]) * super::RATE, 0xff);
-                pad(&mut bytes, lens[lane]);
+                pad(&mut bytes);
                 bytes
             });
             let got = digest(std::array::from_fn(|lane| padded[lane].as_slice()));

@@ -20,6 +20,8 @@ const ROW: usize = 16;
 /// Operations, and parts to hash, from which on other threads are asked to help.
 const PARALLEL_OPERATIONS: usize = 128;
 const PARALLEL_PARTS: usize = 8;
+/// Operations of which the ways down are read together: what they touch must stay in the cache.
+const WARM_OPERATIONS: usize = 128;
 
 /// A trie of 256 subtries.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ impl<L: Leaf> Forest<L> {
         self.parts.iter().map(Subtrie::leaf_count).sum()
     }
 
-    /// Hands each part its operations, in the order of their keys.
+    /// Hands each part its operations, in their order.
     pub(crate) fn apply<T: Copy + Send + Sync>(
         &mut self,
         operations: &[(B256, T)],
@@ -91,21 +93,22 @@ impl<L: Leaf> Forest<L> {
             }
             return;
         }
-        let (mut dealt, ends) = deal(operations);
+        let (dealt, ends) = deal(operations);
         let mut hands = Vec::with_capacity(PARTS);
-        let (mut rest, mut start) = (dealt.as_mut_slice(), 0);
+        let (mut rest, mut start) = (dealt.as_slice(), 0);
         for (part, end) in self.parts.iter_mut().zip(ends) {
-            let (hand, others) = rest.split_at_mut(end - start);
+            let (hand, others) = rest.split_at(end - start);
             (rest, start) = (others, end);
             if !hand.is_empty() {
                 hands.push((part, hand));
             }
         }
         hands.into_par_iter().for_each(|(part, hand)| {
-            // In order, because neighbours share the branches above them.
-            hand.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            for (key, operation) in hand {
-                change(part, key, *operation);
+            for some in hand.chunks(WARM_OPERATIONS) {
+                part.warm(some.iter().map(|(key, _)| key));
+                for (key, operation) in some {
+                    change(part, key, *operation);
+                }
             }
         });
     }

@@ -194,6 +194,37 @@ impl<L: Leaf> Subtrie<L> {
         self.find(&self.walk(key), key).map(|index| &self.arena.leaves[index as usize])
     }
 
+    /// Reads what operations on these keys will read, so that the processor fetches it for many keys at
+    /// once: one by one, each step down would wait for memory.
+    pub(crate) fn warm<'a>(&self, keys: impl Iterator<Item = &'a B256> + Clone) {
+        let mut nodes: Vec<Node> = keys.clone().map(|_| self.root).collect();
+        loop {
+            let mut descended = false;
+            for (node, key) in nodes.iter_mut().zip(keys.clone()) {
+                if let Kind::Branch(index) = node.kind() {
+                    let branch = &self.arena.branches[index as usize];
+                    let digit = nibble(key, usize::from(branch.depth));
+                    *node = if branch.has(digit) {
+                        self.arena.children[branch.place(digit)]
+                    } else {
+                        Node::EMPTY
+                    };
+                    descended = true;
+                }
+            }
+            if !descended {
+                break;
+            }
+        }
+        let mut seen = 0;
+        for node in nodes {
+            if let Kind::Leaf(index) = node.kind() {
+                seen ^= self.arena.leaves[index as usize].key().0[31];
+            }
+        }
+        std::hint::black_box(seen);
+    }
+
     /// Sets the leaf of `key` to what `change` makes of it, or of a new one if there is none and
     /// `insert` makes one. `change` says whether the encoded value may have become another.
     pub(crate) fn upsert(
@@ -381,6 +412,7 @@ impl<L: Leaf> Subtrie<L> {
             Kind::Branch(index) => index,
         };
         let layers = self.gather(root, leaves, branches);
+        self.warm_leaves(leaves);
         for (tag, stale) in leaves.iter().enumerate() {
             let leaf = &self.arena.leaves[stale.node as usize];
             leaf.encode_value(&self.side, value);
@@ -396,6 +428,7 @@ impl<L: Leaf> Subtrie<L> {
         batch.flush(|tag, hash| self.store(&leaves[tag as usize], &NodeRef::hash(hash)));
         for layer in layers.windows(2).rev() {
             let layer = &branches[layer[0]..layer[1]];
+            self.warm_refs(layer);
             for (tag, stale) in layer.iter().enumerate() {
                 self.encode_branch(stale.node, message);
                 if message.len() < 32 {
@@ -459,6 +492,26 @@ impl<L: Leaf> Subtrie<L> {
                 Kind::Empty => unreachable!("a bit of the mask is a child"),
             }
         }
+    }
+
+    /// See [`Self::warm`].
+    fn warm_leaves(&self, leaves: &[Stale]) {
+        let touch = |seen, stale: &Stale| seen ^ self.arena.leaves[stale.node as usize].key().0[31];
+        std::hint::black_box(leaves.iter().fold(0, touch));
+    }
+
+    /// See [`Self::warm`].
+    fn warm_refs(&self, branches: &[Stale]) {
+        let mut seen = 0;
+        for stale in branches {
+            let branch = &self.arena.branches[stale.node as usize];
+            let refs = &self.arena.refs[branch.run as usize..][..branch.child_count()];
+            // Two references are one cache line.
+            for pair in refs.chunks(2) {
+                seen ^= pair[0][0];
+            }
+        }
+        std::hint::black_box(seen);
     }
 
     fn store(&mut self, stale: &Stale, node: &NodeRef) {
