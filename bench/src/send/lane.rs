@@ -371,4 +371,60 @@ mod tests {
             assert_eq!(found.collect::<Vec<_>>(), [expected], "{body}");
         }
     }
+
+    /// A node that gives each request the next of some bodies, then stops listening. Returns where
+    /// it is and, at its end, the bodies of the requests.
+    async fn node(
+        answers: Vec<String>,
+    ) -> (Endpoint, impl Future<Output = Vec<serde_json::Value>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::local(listener.local_addr().unwrap().port());
+        let serve = async move {
+            let mut requests = Vec::new();
+            let mut answers = answers.into_iter();
+            for answer in answers.by_ref() {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let len = stream.read(&mut request).await.unwrap();
+                let text = String::from_utf8(request[..len].to_vec()).unwrap();
+                let body = text.split_once("\r\n\r\n").unwrap().1;
+                requests.push(serde_json::from_str(body).unwrap());
+                let len = answer.len();
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len}");
+                stream.write_all(format!("{head}\r\n\r\n{answer}").as_bytes()).await.unwrap();
+            }
+            requests
+        };
+        (endpoint, serve)
+    }
+
+    #[tokio::test]
+    async fn a_refused_transaction_goes_to_another_node_and_counts_once() {
+        let txs = vec![tx(1, 0), tx(1, 1)];
+        let answer = |id: u64, member: String| format!(r#"{{"jsonrpc":"2.0","id":{id},{member}}}"#);
+        let acked = |id, tx: &SignedTx| answer(id, format!(r#""result":"{}""#, tx.hash));
+        let no_leader = r#""error":{"code":-32002,"message":"no leader"}"#.to_owned();
+        // The first node takes one of the two; the second is asked for the other alone.
+        let batch = format!("[{},{}]", answer(1, no_leader), acked(0, &txs[0]));
+        let (first, serve_first) = node(vec![batch]).await;
+        let (second, serve_second) = node(vec![acked(0, &txs[1])]).await;
+        let start = Instant::now();
+        let load = Arc::new(Load {
+            txs: txs.clone(),
+            endpoints: vec![first, second],
+            batch: 2,
+            tps: None,
+            start,
+            deadline: start + Duration::from_secs(30),
+            stop: AtomicBool::new(false),
+        });
+        let lane = Lane::new(load, vec![0, 1], 0).run();
+        let (report, first, second) = tokio::join!(lane, serve_first, serve_second);
+        let verdicts: Vec<_> = report.sent.iter().map(|s| (s.index, s.verdict.clone())).collect();
+        assert_eq!(verdicts, [(0, Verdict::Acked), (1, Verdict::Acked)]);
+        assert_eq!((report.requests, report.retries), (2, 1));
+        assert_eq!(first[0].as_array().unwrap().len(), 2);
+        assert_eq!(second[0]["params"][0], txs[1].raw.as_str());
+    }
 }

@@ -194,14 +194,14 @@ mod tests {
 
     #[test]
     fn a_report_is_clean_only_when_everything_succeeded_once() {
-        let clean = Report { count: 2, acked: 2, succeeded: 2, ..Default::default() };
-        assert!(clean.is_clean());
+        let clean = || Report { count: 2, acked: 2, succeeded: 2, ..Default::default() };
+        assert!(clean().is_clean());
         for dirty in [
-            Report { succeeded: 1, lost: 1, ..clean.clone() },
-            Report { succeeded: 1, failed: 1, ..clean.clone() },
-            Report { rejected: 1, ..clean.clone() },
-            Report { duplicated: 1, ..clean.clone() },
-            Report { succeeded: 1, ..clean.clone() },
+            Report { succeeded: 1, lost: 1, ..clean() },
+            Report { succeeded: 1, failed: 1, ..clean() },
+            Report { rejected: 1, ..clean() },
+            Report { duplicated: 1, ..clean() },
+            Report { unanswered: 1, ..clean() },
         ] {
             assert!(!dirty.is_clean(), "{dirty:?}");
         }
