@@ -9,7 +9,7 @@ use crate::{
 use blockraft_primitives::{ChainSpec, SealedBlock, Transaction};
 use blockraft_protocol::Pool;
 use blockraft_storage::Store;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -25,6 +25,8 @@ pub(crate) struct Api {
     pub(crate) workers: Workers,
     pub(crate) filters: Filters,
     pub(crate) client_version: String,
+    /// The suggested tip and the head that it was found at.
+    pub(crate) tip_at: Mutex<Option<(u64, u128)>>,
 }
 
 impl Api {
@@ -42,6 +44,7 @@ impl Api {
             workers: Workers::new(runtime, config.read_worker_count, config.call_worker_count),
             filters: Filters::default(),
             client_version: config.client_version.clone(),
+            tip_at: Mutex::new(None),
         }
     }
 

@@ -55,8 +55,8 @@ fn content_from(
     let content = api.pool.read().content_from(sender);
     let show = |tx: &Transaction| convert::pending_transaction(tx, base_fee);
     Ok(Halves {
-        pending: by_nonce(&content.executable, &show),
-        queued: by_nonce(&content.queued, &show),
+        pending: by_nonce(&content.executable, show),
+        queued: by_nonce(&content.queued, show),
     })
 }
 

@@ -42,6 +42,16 @@ impl Api {
             return Ok(0);
         }
         let head = self.store.head().number;
+        // Every wallet asks before every transaction, and large blocks take long to look through.
+        if let Some((_, tip)) = self.tip_at.lock().filter(|(number, _)| *number == head) {
+            return Ok(tip);
+        }
+        let tip = self.tip_of_late(head)?;
+        *self.tip_at.lock() = Some((head, tip));
+        Ok(tip)
+    }
+
+    fn tip_of_late(&self, head: u64) -> RpcResult<u128> {
         let mut tips = Vec::new();
         for number in head.saturating_sub(ORACLE_BLOCK_COUNT - 1)..=head {
             let Some(block) = self.store.block(number)? else { continue };

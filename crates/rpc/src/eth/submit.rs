@@ -7,6 +7,7 @@ use crate::{
     errors::{RpcError, RpcResult, SYNC_NOT_READY, SYNC_TIMEOUT},
     registry::Registry,
 };
+use alloy_consensus::Transaction as _;
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rpc_types_eth::TransactionReceipt;
 use blockraft_primitives::{
@@ -116,5 +117,5 @@ async fn read_receipt(api: &Arc<Api>, hash: B256) -> RpcResult<Option<Transactio
 fn is_queued(api: &Api, hash: &B256) -> bool {
     let pool = api.pool.read();
     let Some((_, tx)) = pool.by_hash(hash) else { return false };
-    pool.content_from(tx.signer()).queued.iter().any(|queued| queued.tx_hash() == hash)
+    pool.next_nonce(tx.signer()).is_some_and(|next| tx.nonce() >= next)
 }

@@ -11,12 +11,12 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.read("eth_getTransactionByHash", 1, |api, args| {
         api.transaction_by_hash(&args.required(0)?)
     });
-    registry.read("eth_getTransactionByBlockHashAndIndex", 2, |api, args| by_index(api, args));
-    registry.read("eth_getTransactionByBlockNumberAndIndex", 2, |api, args| by_index(api, args));
+    registry.read("eth_getTransactionByBlockHashAndIndex", 2, by_index);
+    registry.read("eth_getTransactionByBlockNumberAndIndex", 2, by_index);
     registry.read("eth_getTransactionReceipt", 1, |api, args| api.receipt(&args.required(0)?));
     registry.read("eth_getRawTransactionByHash", 1, |api, args| raw(api, &args.required(0)?));
-    registry.read("eth_getRawTransactionByBlockHashAndIndex", 2, |api, args| raw_at(api, args));
-    registry.read("eth_getRawTransactionByBlockNumberAndIndex", 2, |api, args| raw_at(api, args));
+    registry.read("eth_getRawTransactionByBlockHashAndIndex", 2, raw_at);
+    registry.read("eth_getRawTransactionByBlockNumberAndIndex", 2, raw_at);
     registry.read("debug_getRawTransaction", 1, |api, args| raw(api, &args.required(0)?));
 }
 

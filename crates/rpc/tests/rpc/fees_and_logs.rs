@@ -145,7 +145,7 @@ async fn filters_report_what_is_new_since_the_last_time() {
     }
     let tx = call(1, store, &[1; 32]);
     client.result("eth_sendRawTransaction", json!([crate::fixture::raw(&tx)])).await;
-    let first = node.append(&[tx.clone()]);
+    let first = node.append(std::slice::from_ref(&tx));
     let second = node.append(&[]);
     assert_eq!(changes(blocks.clone()).await, json!([first.hash(), second.hash()]));
     assert_eq!(changes(arrivals.clone()).await, json!([tx.tx_hash()]));

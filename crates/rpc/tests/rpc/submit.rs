@@ -14,7 +14,7 @@ async fn the_same_transaction_twice_is_the_same_hash() {
     assert_eq!(send(&node, 0).await, json!(tx.tx_hash()));
     // In the pool.
     assert_eq!(send(&node, 0).await, json!(tx.tx_hash()));
-    node.append(&[tx.clone()]);
+    node.append(std::slice::from_ref(&tx));
     *node.pool.write() = blockraft_protocol::Pool::new();
     // In a block.
     assert_eq!(send(&node, 0).await, json!(tx.tx_hash()));
@@ -69,7 +69,7 @@ async fn a_synchronous_send_waits_for_the_receipt() {
             tokio::task::yield_now().await;
         }
         node.append(&[]);
-        node.append(&[tx.clone()]);
+        node.append(std::slice::from_ref(&tx));
     };
     let (receipt, ()) = tokio::join!(wait, include);
     let same = node.client.result("eth_getTransactionReceipt", json!([tx.tx_hash()])).await;
