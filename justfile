@@ -20,7 +20,7 @@ test *args:
 
 # Clusters of real processes under load, killed with -9 and compared.
 sim:
-    cargo test --release --workspace cluster
+    cargo test --release --workspace --test cluster
 
 # The load generator: `just bench send --help`.
 bench *args:
