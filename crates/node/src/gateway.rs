@@ -33,6 +33,8 @@ use tokio_util::task::TaskTracker;
 
 /// Batches that are being decoded or wait for their turn to be sent.
 const DECODING_COUNT_MAX: usize = 8;
+/// Transactions from which on a batch is spread over all cores.
+const PARALLEL_DECODE_COUNT_MIN: usize = 32;
 /// Pause before a batch is offered again after a leader was lost.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -207,9 +209,11 @@ fn refuse(part: Decoded) {
 /// Decodes and recovers on all cores; answers what is refused already.
 fn decode_batch(batch: Vec<Submission>, rules: &AdmissionRules) -> Decoded {
     let stopwatch = Stopwatch::start();
-    let results: Vec<_> = match batch.as_slice() {
-        [one] => vec![decode(&one.raw, rules)],
-        many => many.par_iter().map(|submission| decode(&submission.raw, rules)).collect(),
+    // A small batch is not worth waking the other cores: several of them are decoded side by side.
+    let results: Vec<_> = if batch.len() < PARALLEL_DECODE_COUNT_MIN {
+        batch.iter().map(|submission| decode(&submission.raw, rules)).collect()
+    } else {
+        batch.par_iter().map(|submission| decode(&submission.raw, rules)).collect()
     };
     stopwatch.record_stage("recover");
     let mut decoded = Decoded::default();

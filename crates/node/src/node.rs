@@ -63,6 +63,9 @@ impl Node {
             progress,
         });
         let transport = Transport::new(identity, TransportConfig::default(), spawner.clone());
+        for (peer, member) in config.members.iter().filter(|(id, _)| *id != node_id) {
+            transport.pin_address(*peer, &member.raft_addr);
+        }
         let listen = |source| NodeError::Listen { address: config.raft_addr, source };
         let listener = Transport::bind(&config.raft_addr.to_string()).await.map_err(listen)?;
         let raft = RaftNode::start(

@@ -11,7 +11,7 @@ use blockraft_primitives::{NodeId, limits};
 use blockraft_storage::Identity;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::{BTreeMap, BTreeSet}, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -124,6 +124,8 @@ struct Inner {
 #[derive(Default)]
 struct Peers {
     addresses: BTreeMap<NodeId, String>,
+    /// Peers whose address was configured here.
+    pinned: BTreeSet<NodeId>,
     links: BTreeMap<(NodeId, Plane), Link>,
 }
 
@@ -169,9 +171,20 @@ impl Transport {
         Ok(address)
     }
 
-    /// Tells where a peer listens. Links to an older address are dropped.
+    /// Tells where a peer listens, whatever the cluster's membership says: an operator's
+    /// configuration knows better where a node was moved to.
+    pub fn pin_address(&self, peer: NodeId, address: &str) {
+        self.inner.peers.lock().pinned.remove(&peer);
+        self.set_address(peer, address);
+        self.inner.peers.lock().pinned.insert(peer);
+    }
+
+    /// Tells where a peer listens, unless that is pinned. Links to an older address are dropped.
     pub fn set_address(&self, peer: NodeId, address: &str) {
         let mut peers = self.inner.peers.lock();
+        if peers.pinned.contains(&peer) {
+            return;
+        }
         if peers.addresses.get(&peer).is_some_and(|known| known == address) {
             return;
         }
