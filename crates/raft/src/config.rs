@@ -23,6 +23,9 @@ pub(crate) const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Checking and installing a snapshot that has arrived.
 pub(crate) const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Proposals and messages of other members that wait for Raft's core.
+const PROPOSAL_QUEUE_LEN_MAX: u64 = 8192;
+
 /// Timers and thresholds of one member. All members should agree on the timers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftConfig {
@@ -71,6 +74,7 @@ impl RaftConfig {
             max_in_snapshot_log_to_keep: self.log_entries_kept,
             // A purge is a write to the log: not one for every entry.
             purge_batch_size: 256,
+            api_channel_size: Some(PROPOSAL_QUEUE_LEN_MAX),
             enable_pre_vote: Some(true),
             // The state machine writes behind, so a restarted leader must be elected anew before
             // it may answer for what it had applied.

@@ -24,16 +24,20 @@ use openraft::{
 };
 use std::{fmt, io, path::PathBuf, sync::Arc};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
 
 /// A snapshot on disk: read when it is sent, installed when it has arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) hash: B256,
+    /// Held by a snapshot that has arrived until it is installed or given up: the next one is
+    /// written to the same path.
+    #[expect(dead_code, reason = "it is held, and dropped with the rest")]
+    pub(crate) arrival: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What openraft drives.
@@ -52,7 +56,7 @@ impl fmt::Debug for StateMachine {
 
 enum Work {
     Apply { entries: Vec<AppliedEntry>, done: oneshot::Sender<io::Result<Vec<ApplyResponse>>> },
-    Install { path: PathBuf, done: oneshot::Sender<io::Result<Applied>> },
+    Install { snapshot: SnapshotFile, done: oneshot::Sender<io::Result<Applied>> },
 }
 
 impl StateMachine {
@@ -125,10 +129,10 @@ impl Worker {
                     let _ = done.send(applied);
                     failed
                 }
-                Work::Install { path, done } => {
+                Work::Install { snapshot, done } => {
                     let installed = self
                         .application
-                        .install_snapshot(&path)
+                        .install_snapshot(&snapshot.path)
                         .map_err(|error| fail(&self.failure, error));
                     let failed = installed.is_err();
                     let _ = done.send(installed);
@@ -203,7 +207,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
         let (done, installed) = oneshot::channel();
-        let work = Work::Install { path: snapshot.path, done };
+        let work = Work::Install { snapshot, done };
         let applied = self.perform(work, installed).await?;
         let got = applied.position.as_ref().map(log_id);
         if got != meta.last_log_id {
@@ -248,7 +252,7 @@ fn to_snapshot(handle: SnapshotHandle) -> io::Result<Snapshot> {
         last_log_id: applied.position.as_ref().map(log_id),
         last_membership: decode_membership(&applied)?,
     };
-    Ok(Snapshot { meta, snapshot: SnapshotFile { path, bytes, hash } })
+    Ok(Snapshot { meta, snapshot: SnapshotFile { path, bytes, hash, arrival: None } })
 }
 
 fn decode_membership(applied: &Applied) -> io::Result<StoredMembership> {

@@ -21,7 +21,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom},
-    sync::Mutex,
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
 };
 
 /// The end of a snapshot file: keccak256 of everything before.
@@ -45,7 +45,7 @@ pub(super) async fn send(
     vote: Vote,
     snapshot: Snapshot,
 ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
-    let SnapshotFile { path, bytes, hash } = snapshot.snapshot;
+    let SnapshotFile { path, bytes, hash, .. } = snapshot.snapshot;
     // Opened first: should a newer snapshot replace it meanwhile, this one stays readable.
     let mut file = File::open(&path).await?;
     let ask = async |kind, payload: Bytes, deadline| {
@@ -73,6 +73,8 @@ pub(super) async fn send(
 pub(super) enum ReceiveError {
     #[error("no snapshot, or another one, is coming in")]
     NoTransfer,
+    #[error("the snapshot before it is still being installed")]
+    Installing,
     #[error("snapshot chunk at {got}, expected one at {expected}")]
     Offset { got: u64, expected: u64 },
     #[error("snapshot of {got} bytes, announced were {expected}")]
@@ -92,6 +94,8 @@ pub(crate) struct Receiver {
     /// An async lock, held while a chunk is written: chunks of one snapshot come one by one, and
     /// those of two senders must not mix.
     incoming: Mutex<Option<Incoming>>,
+    /// One permit: the right to write to the path that the application gives.
+    arrivals: Arc<Semaphore>,
 }
 
 struct Incoming {
@@ -102,11 +106,17 @@ struct Incoming {
     /// Over all but the last [`HASH_BYTES`], which are the hash itself.
     hasher: Keccak256,
     trailer: Vec<u8>,
+    arrival: OwnedSemaphorePermit,
 }
 
 impl Receiver {
     pub(crate) fn new(application: Arc<dyn Application>, spawner: Spawner) -> Self {
-        Self { application, spawner, incoming: Mutex::default() }
+        Self {
+            application,
+            spawner,
+            incoming: Mutex::default(),
+            arrivals: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Answers from where to go on.
@@ -121,6 +131,8 @@ impl Receiver {
         }
         // Closes the file of the one before.
         *incoming = None;
+        let arrival = Arc::clone(&self.arrivals);
+        let arrival = arrival.try_acquire_owned().map_err(|_| ReceiveError::Installing)?;
         let application = Arc::clone(&self.application);
         let path = self
             .spawner
@@ -131,7 +143,7 @@ impl Receiver {
         let file = File::create(&path).await?;
         tracing::info!(bytes = begin.bytes, position = ?begin.meta.last_log_id, "a snapshot is coming in");
         let (hasher, trailer) = (Keccak256::new(), Vec::new());
-        *incoming = Some(Incoming { begin, path, file, written: 0, hasher, trailer });
+        *incoming = Some(Incoming { begin, path, file, written: 0, hasher, trailer, arrival });
         Ok(0)
     }
 
@@ -166,7 +178,7 @@ impl Receiver {
     /// Closes the transfer and hands the file over.
     pub(super) async fn end(&self) -> Result<(Vote, Snapshot), ReceiveError> {
         let incoming = self.incoming.lock().await.take().ok_or(ReceiveError::NoTransfer)?;
-        let Incoming { begin, path, mut file, written, hasher, trailer } = incoming;
+        let Incoming { begin, path, mut file, written, hasher, trailer, arrival } = incoming;
         if written != begin.bytes {
             return Err(ReceiveError::Length { got: written, expected: begin.bytes });
         }
@@ -176,7 +188,8 @@ impl Receiver {
         }
         file.flush().await?;
         file.sync_all().await?;
-        let snapshot = SnapshotFile { path, bytes: begin.bytes, hash: expected };
+        let arrival = Some(Arc::new(arrival));
+        let snapshot = SnapshotFile { path, bytes: begin.bytes, hash: expected, arrival };
         Ok((begin.vote, Snapshot { meta: begin.meta, snapshot }))
     }
 }

@@ -7,7 +7,7 @@ use alloy_primitives::{B256, keccak256};
 use blockraft_primitives::Applied;
 use blockraft_storage::{LogBounds, LogRecord, StorageError};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use std::{
     ops::Range,
@@ -158,15 +158,27 @@ pub(super) struct MemoryLog {
     records: Mutex<Vec<LogRecord>>,
     /// What was written, in order, in words.
     pub(super) writes: Mutex<Vec<String>>,
-    /// Held by a test to stop the writer.
-    pub(super) gate: Mutex<()>,
+    held: Mutex<bool>,
+    released: Condvar,
     /// The next append fails.
     pub(super) broken: AtomicBool,
 }
 
 impl MemoryLog {
+    /// Writes wait from now on until [`Self::release`].
+    pub(super) fn hold(&self) {
+        *self.held.lock() = true;
+    }
+
+    pub(super) fn release(&self) {
+        *self.held.lock() = false;
+        self.released.notify_all();
+    }
+
     fn note(&self, write: String) {
-        drop(self.gate.lock());
+        let mut held = self.held.lock();
+        self.released.wait_while(&mut held, |held| *held);
+        drop(held);
         self.writes.lock().push(write);
     }
 }

@@ -49,7 +49,7 @@ async fn appends_that_wait_become_one_write_and_are_readable_meanwhile() {
     let log = Arc::new(MemoryLog::default());
     let (mut store, _) = open(&log);
     append(&mut store, 0..1).await.await.unwrap();
-    let gate = log.gate.lock();
+    log.hold();
     let mut flushed = vec![append(&mut store, 1..2).await];
     for n in 2..10 {
         flushed.push(append(&mut store, n..n + 1).await);
@@ -59,7 +59,7 @@ async fn appends_that_wait_become_one_write_and_are_readable_meanwhile() {
     for flushed in &mut flushed {
         assert!(flushed.now_or_never().is_none(), "durable before it was written");
     }
-    drop(gate);
+    log.release();
     for flushed in flushed {
         flushed.await.unwrap();
     }

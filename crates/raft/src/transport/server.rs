@@ -1,7 +1,7 @@
 //! Answering other members.
 
 use super::{
-    Plane, Spawner, TransportConfig,
+    Plane, Rejection, Spawner, TransportConfig,
     frame::{Frame, Outcome, PAYLOAD_BYTES_MAX, frames, write_frame},
     hello::{self, HandshakeError},
     secure,
@@ -10,7 +10,14 @@ use blockraft_primitives::NodeId;
 use blockraft_storage::Identity;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncWriteExt, BufWriter, split},
     net::{TcpListener, TcpStream},
@@ -21,6 +28,9 @@ use tokio::{
 
 /// Answers that wait to be written on one connection.
 const ANSWER_QUEUE_LEN_MAX: usize = 64;
+
+/// Addresses whose last refusal is remembered.
+const REFUSAL_COUNT_MAX: usize = 256;
 
 /// Answers requests of other members.
 pub trait Handler: Send + Sync + 'static {
@@ -49,7 +59,8 @@ pub(super) fn spawn(
     handler: Arc<dyn Handler>,
     spawner: Spawner,
 ) {
-    let server = Server { identity, config, handler, spawner: spawner.clone() };
+    let refusals = Arc::default();
+    let server = Server { identity, config, handler, refusals, spawner: spawner.clone() };
     let stop = spawner.stop.clone();
     spawner.tasks.spawn(async move {
         // Returns only by being stopped.
@@ -62,6 +73,8 @@ struct Server {
     identity: Identity,
     config: TransportConfig,
     handler: Arc<dyn Handler>,
+    /// Why each address was refused last, so that one that keeps knocking is logged once.
+    refusals: Arc<Mutex<BTreeMap<IpAddr, Rejection>>>,
     spawner: Spawner,
 }
 
@@ -96,7 +109,9 @@ impl Server {
         let (stream, peer, plane) = match self.greet(stream).await {
             Ok(greeted) => greeted,
             Err(HandshakeError::Rejected(rejection)) => {
-                tracing::warn!(%from, %rejection, "connection refused");
+                if self.is_news(from.ip(), &rejection) {
+                    tracing::warn!(%from, %rejection, "connection refused");
+                }
                 return;
             }
             Err(HandshakeError::Io(error)) => {
@@ -113,6 +128,14 @@ impl Server {
         }
     }
 
+    fn is_news(&self, from: IpAddr, rejection: &Rejection) -> bool {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() >= REFUSAL_COUNT_MAX && !refusals.contains_key(&from) {
+            refusals.clear();
+        }
+        refusals.insert(from, rejection.clone()).as_ref() != Some(rejection)
+    }
+
     async fn greet(
         &self,
         stream: TcpStream,
@@ -120,7 +143,7 @@ impl Server {
         let limit = self.config.handshake_timeout;
         let mut stream = match timeout(limit, secure::accepted(stream)).await {
             Ok(stream) => stream?,
-            Err(_) => return Err(HandshakeError::Rejected(super::Rejection::Deadline(limit))),
+            Err(_) => return Err(HandshakeError::Rejected(Rejection::Deadline(limit))),
         };
         let (peer, plane) = hello::accept(&mut stream, self.identity, limit).await?;
         Ok((stream, peer, plane))
