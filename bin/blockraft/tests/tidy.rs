@@ -54,7 +54,7 @@ fn root() -> PathBuf {
         .expect("the workspace root exists")
 }
 
-/// Every file that is tracked or about to be, relative to the root.
+/// Every file that is tracked or about to be, relative to the root, sorted.
 fn files() -> Vec<String> {
     let output = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
@@ -64,7 +64,9 @@ fn files() -> Vec<String> {
     assert!(output.status.success(), "these tests need a git checkout");
     let text = String::from_utf8(output.stdout).expect("file names are UTF-8");
     let names = text.split('\0').filter(|name| !name.is_empty()).map(str::to_owned);
-    names.filter(|name| root().join(name).is_file()).collect()
+    let mut names: Vec<String> = names.filter(|name| root().join(name).is_file()).collect();
+    names.sort_unstable();
+    names
 }
 
 fn files_ending(suffix: &str) -> Vec<String> {
