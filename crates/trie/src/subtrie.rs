@@ -14,6 +14,9 @@ use crate::{
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 
+/// Branches of which the references are read together: they must stay in the cache until encoded.
+const WARM_BRANCHES: usize = 64;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Subtrie<L: Leaf> {
@@ -428,8 +431,10 @@ impl<L: Leaf> Subtrie<L> {
         batch.flush(|tag, hash| self.store(&leaves[tag as usize], &NodeRef::hash(hash)));
         for layer in layers.windows(2).rev() {
             let layer = &branches[layer[0]..layer[1]];
-            self.warm_refs(layer);
             for (tag, stale) in layer.iter().enumerate() {
+                if tag.is_multiple_of(WARM_BRANCHES) {
+                    self.warm_refs(&layer[tag..layer.len().min(tag + WARM_BRANCHES)]);
+                }
                 self.encode_branch(stale.node, message);
                 if message.len() < 32 {
                     self.store_branch(stale, NodeRef::inline(message), value);
@@ -464,6 +469,7 @@ impl<L: Leaf> Subtrie<L> {
         let mut next = 0;
         while next < branches.len() {
             layers.push(branches.len());
+            self.warm_children(&branches[next..]);
             while next < layers[layers.len() - 1] {
                 self.gather_children(branches[next].node, leaves, branches);
                 next += 1;
@@ -498,6 +504,16 @@ impl<L: Leaf> Subtrie<L> {
     fn warm_leaves(&self, leaves: &[Stale]) {
         let touch = |seen, stale: &Stale| seen ^ self.arena.leaves[stale.node as usize].key().0[31];
         std::hint::black_box(leaves.iter().fold(0, touch));
+    }
+
+    /// See [`Self::warm`].
+    fn warm_children(&self, branches: &[Stale]) {
+        let touch = |seen, stale: &Stale| {
+            let branch = &self.arena.branches[stale.node as usize];
+            let child = self.arena.children[branch.run as usize + branch.child_count() / 2];
+            seen ^ u8::from(child == Node::EMPTY)
+        };
+        std::hint::black_box(branches.iter().fold(0, touch));
     }
 
     /// See [`Self::warm`].
