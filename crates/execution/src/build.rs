@@ -4,7 +4,7 @@ use crate::{
     BlockAttributes, ExecutionError,
     env::{evm_env, next_header},
     roots::{receipts_root_and_bloom, transactions_root},
-    runner::{Refusal, Runner, Transfers},
+    runner::{Finished, Refusal, Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
@@ -73,13 +73,13 @@ pub fn build_block<S: StateReader>(
     candidates: &[Transaction],
 ) -> Result<BuiltBlock, ExecutionError> {
     check_attributes(parent, attributes)?;
-    let mut header = next_header(spec, parent, attributes);
+    let header = next_header(spec, parent, attributes);
     let env = evm_env(spec, &header);
     let expected = candidates.len().min((header.gas_limit / TX_GAS_MIN) as usize);
     let mut runner = Runner::begin(spec, env, state, &header, (Transfers::Direct, expected))?;
     let mut selection = Selection::new(spec, &header, attributes, expected);
     for (index, tx) in candidates.iter().enumerate() {
-        if !selection.admits(&runner, tx) {
+        if !selection.admits(runner.gas_left(), runner.blob_gas_used(), tx) {
             selection.skip(index, tx.signer());
             continue;
         }
@@ -90,14 +90,21 @@ pub fn build_block<S: StateReader>(
                 if matches!(refusal, Refusal::Panicked) {
                     runner = runner.recover();
                 }
-                match selection.verdict(refusal, tx) {
-                    Some(reason) => selection.dropped.push((index, reason)),
-                    None => selection.skip(index, tx.signer()),
-                }
+                selection.leave_out(index, tx, refusal);
             }
         }
     }
     let finished = runner.finish(&[], &attributes.withdrawals)?;
+    Ok(assemble(spec, header, selection, finished))
+}
+
+/// The block that a selection and its execution make.
+pub(crate) fn assemble(
+    spec: &ChainSpec,
+    mut header: Header,
+    selection: Selection,
+    finished: Finished,
+) -> BuiltBlock {
     let transactions = selection.transactions;
     let (transactions_root, receipts) = rayon::join(
         || transactions_root(&transactions),
@@ -105,7 +112,7 @@ pub fn build_block<S: StateReader>(
     );
     header.transactions_root = transactions_root;
     Commitments::new(spec, header.timestamp, &finished, receipts).write(&mut header);
-    Ok(BuiltBlock {
+    BuiltBlock {
         header,
         included: selection.included,
         skipped: selection.skipped,
@@ -114,10 +121,14 @@ pub fn build_block<S: StateReader>(
         receipts: finished.receipts,
         diff: finished.diff,
         gas_used: finished.gas_used,
-    })
+    }
 }
 
-fn check_attributes(parent: &Header, attributes: &BlockAttributes) -> Result<(), ExecutionError> {
+/// Whether a block can have these attributes.
+pub(crate) fn check_attributes(
+    parent: &Header,
+    attributes: &BlockAttributes,
+) -> Result<(), ExecutionError> {
     if attributes.timestamp < parent.timestamp {
         return Err(ExecutionError::Timestamp {
             got: attributes.timestamp,
@@ -131,7 +142,8 @@ fn check_attributes(parent: &Header, attributes: &BlockAttributes) -> Result<(),
 }
 
 /// What became of the candidates so far.
-struct Selection {
+#[derive(Debug)]
+pub(crate) struct Selection {
     transactions: Vec<Transaction>,
     included: Vec<usize>,
     skipped: Vec<usize>,
@@ -146,7 +158,8 @@ struct Selection {
 }
 
 impl Selection {
-    fn new(
+    /// Nothing selected yet; `expected` is a guess at how many will be.
+    pub(crate) fn new(
         spec: &ChainSpec,
         header: &Header,
         attributes: &BlockAttributes,
@@ -169,16 +182,17 @@ impl Selection {
     }
 
     /// Whether the transaction may be tried at all.
-    fn admits<S: StateReader>(&self, runner: &Runner<'_, S>, tx: &Transaction) -> bool {
+    pub(crate) fn admits(&self, gas_left: u64, blob_gas_used: u64, tx: &Transaction) -> bool {
         let blob_gas = tx.blob_gas_used().unwrap_or_default();
-        runner.gas_left() >= TX_GAS_MIN
+        gas_left >= TX_GAS_MIN
             && self.transactions.len() < BLOCK_TX_COUNT_MAX
             && (self.waiting.is_empty() || !self.waiting.contains(&tx.signer()))
-            && (blob_gas == 0 || runner.blob_gas_used() + blob_gas <= self.blob_gas_max)
+            && (blob_gas == 0 || blob_gas_used + blob_gas <= self.blob_gas_max)
             && (self.bytes_max == usize::MAX || self.bytes + tx.encode_2718_len() <= self.bytes_max)
     }
 
-    fn include(&mut self, index: usize, tx: &Transaction) {
+    /// It is in the block.
+    pub(crate) fn include(&mut self, index: usize, tx: &Transaction) {
         self.included.push(index);
         self.transactions.push(tx.clone());
         if self.bytes_max != usize::MAX {
@@ -186,7 +200,16 @@ impl Selection {
         }
     }
 
-    fn skip(&mut self, index: usize, sender: Address) {
+    /// It was refused: it waits, or leaves the pool.
+    pub(crate) fn leave_out(&mut self, index: usize, tx: &Transaction, refusal: Refusal) {
+        match self.verdict(refusal, tx) {
+            Some(reason) => self.dropped.push((index, reason)),
+            None => self.skip(index, tx.signer()),
+        }
+    }
+
+    /// It waits, and with it all later ones of its sender.
+    pub(crate) fn skip(&mut self, index: usize, sender: Address) {
         self.skipped.push(index);
         self.waiting.insert(sender);
     }

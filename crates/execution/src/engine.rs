@@ -15,26 +15,31 @@ mod memory;
 mod outcome;
 mod schedule;
 mod view;
+mod wire;
 
 pub use outcome::Outcome;
+pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes};
 
 use crate::{
-    ExecutedBlock, ExecutionError,
-    env::evm_env,
-    runner::Finished,
-    serial::checked,
-    serial::execute_block,
+    BlockAttributes, BuiltBlock, ExecutedBlock, ExecutionError,
+    build::{Selection, assemble, build_block, check_attributes},
+    env::{evm_env, next_header},
+    runner::{Finished, Transfers},
+    serial,
     system::{after_transactions, before_transactions},
 };
-use alloy_consensus::Header;
+use alloy_consensus::{Header, Sealed, Transaction as _};
 use alloy_eips::eip4895::Withdrawal;
-use alloy_evm::block::BlockExecutionError;
-use alloy_evm::{EthEvm, Evm, EvmEnv, eth::EthEvmBuilder, precompiles::PrecompilesMap};
-use blockraft_primitives::{ChainSpec, StateReader, Transaction};
+use alloy_evm::{
+    EthEvm, Evm, EvmEnv, block::BlockExecutionError, eth::EthEvmBuilder,
+    precompiles::PrecompilesMap,
+};
+use alloy_primitives::B256;
+use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::Executor;
 use memory::{Memory, Place};
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
-use schedule::Schedule;
+use schedule::{Frontier, Schedule};
 use view::View;
 
 /// Places before the first transaction: one for each change that system calls make.
@@ -66,26 +71,122 @@ pub struct BlockResult {
     pub executed_again: usize,
 }
 
+/// What the engine made of candidates, and how hard it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildResult {
+    /// Equal to what [`build_block`] gives.
+    pub block: BuiltBlock,
+    /// Seeds whose reads held.
+    pub seeds_kept: usize,
+    /// Transactions that had to run a second time.
+    pub executed_again: usize,
+}
+
+/// A block to be built: see [`build_block`].
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInput<'a> {
+    /// The rules.
+    pub spec: &'a ChainSpec,
+    /// The block that it follows.
+    pub parent: &'a Sealed<Header>,
+    /// What the proposer chooses.
+    pub attributes: &'a BlockAttributes,
+    /// In the order in which they shall run.
+    pub candidates: &'a [Transaction],
+}
+
 /// Executes a given block on `threads` threads of the current rayon pool, and checks its header as
-/// [`execute_block`] does. `seeds` are outcomes that were computed elsewhere, by index; missing, stale and
-/// duplicate ones only cost time.
+/// [`execute_block`](crate::execute_block) does. `seeds` are outcomes that were computed elsewhere, by
+/// index; missing, stale and duplicate ones only cost time.
 pub fn execute<S: StateReader>(
     input: &BlockInput<'_>,
     state: S,
     seeds: Vec<(usize, Outcome)>,
     threads: usize,
 ) -> Result<BlockResult, ExecutionError> {
-    let env = evm_env(input.spec, input.header);
-    if env.cfg_env.spec < SpecId::SPURIOUS_DRAGON || env.cfg_env.spec >= SpecId::AMSTERDAM {
-        return serially(input, &state);
+    let serially = |transfers| {
+        let block = serial::run(input, &state, transfers)?;
+        Ok(BlockResult { block, seeds_kept: 0, executed_again: 0 })
+    };
+    if is_light(input.transactions, &seeds, threads) {
+        return serially(Transfers::Direct);
     }
     let memory = Memory::new(&state, parent_of(input.header));
+    let Some((frontier, finished)) = run(input, &memory, None, seeds, threads)? else {
+        return serially(Transfers::InEvm);
+    };
+    let finished = Finished { diff: memory.into_diff()?, ..finished };
+    Ok(BlockResult {
+        block: serial::checked(input.spec, input.header, input.transactions, finished)?,
+        seeds_kept: frontier.seeds_kept,
+        executed_again: frontier.executed_again,
+    })
+}
+
+/// Builds a block on `threads` threads of the current rayon pool: [`build_block`], faster where the
+/// candidates are work enough. `seeds` are outcomes of the candidates by index, computed elsewhere.
+pub fn build<S: StateReader>(
+    input: &BuildInput<'_>,
+    state: S,
+    seeds: Vec<(usize, Outcome)>,
+    threads: usize,
+) -> Result<BuildResult, ExecutionError> {
+    let BuildInput { spec, parent, attributes, candidates } = *input;
+    let serially = || {
+        let block = build_block(spec, &state, parent, attributes, candidates)?;
+        Ok(BuildResult { block, seeds_kept: 0, executed_again: 0 })
+    };
+    if is_light(candidates, &seeds, threads) {
+        return serially();
+    }
+    check_attributes(parent, attributes)?;
+    let header = next_header(spec, parent, attributes);
+    let block = BlockInput {
+        spec,
+        header: &header,
+        transactions: candidates,
+        ommers: &[],
+        withdrawals: &attributes.withdrawals,
+    };
+    let memory = Memory::new(&state, parent_of(&header));
+    let selection = Selection::new(spec, &header, attributes, candidates.len());
+    let Some((frontier, finished)) = run(&block, &memory, Some(selection), seeds, threads)? else {
+        return serially();
+    };
+    let finished = Finished { diff: memory.into_diff()?, ..finished };
+    let selection = frontier.selection.expect("it went in above");
+    Ok(BuildResult {
+        block: assemble(spec, header, selection, finished),
+        seeds_kept: frontier.seeds_kept,
+        executed_again: frontier.executed_again,
+    })
+}
+
+/// Whether threads would cost more than they bring: nobody helps, or nearly all is plain transfers, which
+/// one thread does faster than several can share them out.
+fn is_light(transactions: &[Transaction], seeds: &[(usize, Outcome)], threads: usize) -> bool {
+    let heavy = || transactions.iter().filter(|tx| !tx.input().is_empty() || tx.is_create());
+    seeds.is_empty() && (threads < 2 || heavy().count() * 8 < transactions.len())
+}
+
+/// Runs a block; the diff stays in the memory. `None`: not with this state or in this fork.
+fn run<S: StateReader>(
+    input: &BlockInput<'_>,
+    memory: &Memory<S>,
+    selection: Option<Selection>,
+    seeds: Vec<(usize, Outcome)>,
+    threads: usize,
+) -> Result<Option<(Frontier, Finished)>, ExecutionError> {
+    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+    let env = evm_env(spec, header);
+    if env.cfg_env.spec < SpecId::SPURIOUS_DRAGON || env.cfg_env.spec >= SpecId::AMSTERDAM {
+        return Ok(None);
+    }
     // Tips do not read it, but whether it is irregular must be known.
-    memory.account(input.header.beneficiary, 0)?;
-    system(&memory, &env, 0, |evm| before_transactions(input.spec, evm, input.header))?;
-    let alone = threads < 2 && seeds.is_empty();
-    let schedule = Schedule::new(&memory, &env, input.transactions, FIRST, seeds, alone);
-    if threads < 2 || input.transactions.len() < 2 {
+    memory.account(header.beneficiary, 0)?;
+    system(memory, &env, 0, |evm| before_transactions(spec, evm, header))?;
+    let schedule = Schedule::new(memory, &env, transactions, FIRST, selection, seeds);
+    if threads < 2 {
         schedule.work();
     } else {
         rayon::scope(|scope| {
@@ -94,33 +195,26 @@ pub fn execute<S: StateReader>(
             }
         });
     }
-    let frontier = schedule.into_frontier();
+    let mut frontier = schedule.into_frontier();
     if memory.is_irregular() {
-        return serially(input, &state);
+        return Ok(None);
     }
     if let Some(failure) = frontier.failure {
         return Err(failure);
     }
-    let last = FIRST + input.transactions.len() as Place;
-    let requests = system(&memory, &env, last, |evm| {
-        let receipts = &frontier.receipts;
-        after_transactions(input.spec, evm, receipts, input.ommers, input.withdrawals)
+    let receipts = std::mem::take(&mut frontier.receipts);
+    let last = FIRST + transactions.len() as Place;
+    let requests = system(memory, &env, last, |evm| {
+        after_transactions(spec, evm, &receipts, ommers, withdrawals)
     })?;
-    if memory.is_irregular() {
-        return serially(input, &state);
-    }
     let finished = Finished {
-        receipts: frontier.receipts,
+        receipts,
         requests,
         gas_used: frontier.gas_used,
         blob_gas_used: frontier.blob_gas_used,
-        diff: memory.into_diff()?,
+        diff: StateDiff::default(),
     };
-    Ok(BlockResult {
-        block: checked(input.spec, input.header, input.transactions, finished)?,
-        seeds_kept: frontier.seeds_kept,
-        executed_again: frontier.executed_again,
-    })
+    Ok((!memory.is_irregular()).then_some((frontier, finished)))
 }
 
 /// An executor's share: runs the transactions at `indices` (ascending) on the parent state and one
@@ -143,17 +237,8 @@ pub fn execute_share<S: StateReader>(
     Ok(outcomes.collect())
 }
 
-fn parent_of(header: &Header) -> (u64, alloy_primitives::B256) {
+fn parent_of(header: &Header) -> (u64, B256) {
     (header.number.saturating_sub(1), header.parent_hash)
-}
-
-fn serially<S: StateReader>(
-    input: &BlockInput<'_>,
-    state: &S,
-) -> Result<BlockResult, ExecutionError> {
-    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
-    let block = execute_block(spec, state, header, transactions, ommers, withdrawals)?;
-    Ok(BlockResult { block, seeds_kept: 0, executed_again: 0 })
 }
 
 type SystemEvm<'a, S> = EthEvm<View<'a, S>, NoOpInspector, PrecompilesMap>;

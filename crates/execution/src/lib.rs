@@ -1,11 +1,13 @@
 //! Running blocks over revm: building them, and executing given ones serially.
 //!
-//! **Door**: [`build_block`] turns ordered candidates into a block; [`execute_block`] runs a given block
-//! serially and is the oracle of everything faster; [`evm_env`] and [`StateDatabase`] serve calls that
-//! change nothing (`eth_call`).
+//! **Door**: [`build_block`] turns ordered candidates into a block, and [`execute_block`] runs a given one,
+//! both serially; [`build()`] and [`execute`] do the same on many threads and with outcomes that other
+//! machines computed ([`execute_share`]); [`evm_env`] and [`StateDatabase`] serve calls that change nothing
+//! (`eth_call`).
 //!
 //! **Invariants**: pure: no clock, no randomness, no file, no await; same parent state, attributes and
-//! candidates give the same block, bit for bit. A reverting transaction is a receipt, never an error; only
+//! candidates give the same block, bit for bit, on any number of threads; [`execute_block`] takes no short
+//! cut and is the oracle. A reverting transaction is a receipt, never an error; only
 //! a state that cannot be read, or a block that breaks a rule, is an `Err`.
 //!
 //! **Terms**: *attributes* are what the proposer chooses of a block; *candidates* are transactions it may
@@ -27,7 +29,10 @@ mod validate;
 
 pub use build::{BuiltBlock, build_block};
 pub use database::{DatabaseError, StateDatabase};
-pub use engine::{BlockInput, BlockResult, Outcome, execute, execute_share};
+pub use engine::{
+    BlockInput, BlockResult, BuildInput, BuildResult, OUTCOMES_VERSION, Outcome, OutcomesError,
+    build, decode_outcomes, encode_outcomes, execute, execute_share,
+};
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
 pub use serial::{ExecutedBlock, execute_block};

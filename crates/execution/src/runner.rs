@@ -158,10 +158,10 @@ impl<'a, S: StateReader> Runner<'a, S> {
         &mut self,
         tx: &Transaction,
     ) -> Result<Option<ResultAndState>, EVMError<DatabaseError>> {
-        if let Some(rules) = &self.transfers {
-            if self.evm.db_mut().transfer(rules, tx).map_err(EVMError::Database)?.is_some() {
-                return Ok(None);
-            }
+        if let Some(rules) = &self.transfers
+            && self.evm.db_mut().transfer(rules, tx).map_err(EVMError::Database)?.is_some()
+        {
+            return Ok(None);
         }
         self.evm.transact_raw(ToTxEnv::to_tx_env(tx.as_ref())).map(Some)
     }

@@ -1,7 +1,7 @@
 //! Given blocks, one transaction after the other: the oracle of everything faster.
 
 use crate::{
-    ExecutionError,
+    BlockInput, ExecutionError,
     env::evm_env,
     roots::receipts_root_and_bloom,
     runner::{Finished, Runner, Transfers},
@@ -39,9 +39,19 @@ pub fn execute_block<S: StateReader>(
     ommers: &[Header],
     withdrawals: &[Withdrawal],
 ) -> Result<ExecutedBlock, ExecutionError> {
+    let input = BlockInput { spec, header, transactions, ommers, withdrawals };
+    run(&input, state, Transfers::InEvm)
+}
+
+/// Executes a given block on this thread.
+pub(crate) fn run<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: S,
+    transfers: Transfers,
+) -> Result<ExecutedBlock, ExecutionError> {
+    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
     let env = evm_env(spec, header);
-    let mut runner =
-        Runner::begin(spec, env, state, header, (Transfers::InEvm, transactions.len()))?;
+    let mut runner = Runner::begin(spec, env, state, header, (transfers, transactions.len()))?;
     for (index, tx) in transactions.iter().enumerate() {
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
     }

@@ -2,7 +2,7 @@
 
 use super::{
     memory::{Memory, Place},
-    outcome::{AccountWrite, Outcome, Read, Verdict, Writes},
+    outcome::{Credit, Outcome, Ran, Read, Verdict, Writes},
     view::View,
 };
 use crate::{
@@ -15,7 +15,7 @@ use alloy_evm::{
     EvmEnv, ToTxEnv, eth::EthEvmBuilder, eth::EthEvmContext, precompiles::PrecompilesMap,
 };
 use alloy_primitives::U256;
-use blockraft_primitives::{Account, StateReader, Transaction};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
 use revm::{
     ExecuteEvm,
     context::{ContextSetters, ContextTr, Evm as RevmEvm, TxEnv},
@@ -125,10 +125,10 @@ impl<'a, S: StateReader> Executor<'a, S> {
         let mut writes = Writes::from_evm(state);
         let tip = self.tip(tx, gas_used);
         if !tip.is_zero() && !gone {
-            writes.credits.push((fee_recipient, tip));
+            writes.credits.push(Credit { address: fee_recipient, wei: tip });
         }
         let success = result.is_success();
-        Ok((Verdict::Ran { success, gas_used, logs: result.into_logs() }, writes))
+        Ok((Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes))
     }
 
     fn transfer(
@@ -149,17 +149,21 @@ impl<'a, S: StateReader> Executor<'a, S> {
         };
         let balance = sender.balance - value - fee;
         let sender = Account { nonce: sender.nonce + 1, balance, ..sender };
-        let write = AccountWrite { account: Some(Some(sender)), ..Default::default() };
         let mut writes = Writes {
-            accounts: vec![(tx.signer(), write)],
-            credits: vec![(receiver, value)],
+            accounts: vec![AccountDiff {
+                address: tx.signer(),
+                change: AccountChange::Set(sender),
+                storage_wiped: false,
+                storage: Vec::new(),
+            }],
+            credits: vec![Credit { address: receiver, wei: value }],
             codes: Vec::new(),
         };
         if !tip.is_zero() {
-            writes.credits.push((rules.fee_recipient(), tip));
+            writes.credits.push(Credit { address: rules.fee_recipient(), wei: tip });
         }
-        let verdict = Verdict::Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
-        Ok(Some((verdict, writes)))
+        let ran = Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
+        Ok(Some((Verdict::Ran(ran), writes)))
     }
 
     /// The fee recipient's share: from London on, what exceeds the base fee.

@@ -5,7 +5,7 @@
 //! still run again. Balances that only grow (tips, plain transfers) are kept as credits, which are added
 //! up when someone reads the balance.
 
-use super::outcome::{AccountWrite, Writes};
+use super::outcome::{Credit, Writes};
 use crate::database::{DatabaseError, bytecode};
 use alloy_primitives::{
     Address, B256, Bytes, U256,
@@ -148,10 +148,10 @@ impl<S: StateReader> Memory<S> {
             // First: whoever sees the account must find its code.
             self.codes.write().expect(UNPOISONED).extend(writes.codes.iter().cloned());
         }
-        for (address, write) in &writes.accounts {
-            self.write(*address).entry(*address).or_default().publish(place, write);
+        for write in &writes.accounts {
+            self.write(write.address).entry(write.address).or_default().publish(place, write);
         }
-        for (address, wei) in &writes.credits {
+        for Credit { address, wei } in &writes.credits {
             let mut stripe = self.write(*address);
             let credits = &mut stripe.entry(*address).or_default().credits;
             let at = credits.partition_point(|(p, _)| *p < place);
@@ -164,12 +164,12 @@ impl<S: StateReader> Memory<S> {
 
     /// Takes back what `place` published.
     pub(crate) fn retract(&self, place: Place, writes: &Writes) {
-        for (address, write) in &writes.accounts {
-            if let Some(cell) = self.write(*address).get_mut(address) {
+        for write in &writes.accounts {
+            if let Some(cell) = self.write(write.address).get_mut(&write.address) {
                 cell.retract(place, write);
             }
         }
-        for (address, _) in &writes.credits {
+        for Credit { address, .. } in &writes.credits {
             if let Some(cell) = self.write(*address).get_mut(address) {
                 remove(&mut cell.credits, place);
             }
@@ -265,23 +265,25 @@ impl Cell {
         }
     }
 
-    fn publish(&mut self, place: Place, write: &AccountWrite) {
-        if let Some(account) = write.account {
-            insert(&mut self.versions, place, account);
+    fn publish(&mut self, place: Place, write: &AccountDiff) {
+        match write.change {
+            AccountChange::Unchanged => {}
+            AccountChange::Deleted => insert(&mut self.versions, place, None),
+            AccountChange::Set(account) => insert(&mut self.versions, place, Some(account)),
         }
-        if write.wiped {
+        if write.storage_wiped {
             let at = self.wipes.partition_point(|p| *p < place);
             self.wipes.insert(at, place);
         }
-        for (slot, value) in &write.slots {
+        for SlotChange { slot, value } in &write.storage {
             insert(&mut self.slots.entry(*slot).or_default().versions, place, *value);
         }
     }
 
-    fn retract(&mut self, place: Place, write: &AccountWrite) {
+    fn retract(&mut self, place: Place, write: &AccountDiff) {
         remove(&mut self.versions, place);
         self.wipes.retain(|p| *p != place);
-        for (slot, _) in &write.slots {
+        for SlotChange { slot, .. } in &write.storage {
             if let Some(slot) = self.slots.get_mut(slot) {
                 remove(&mut slot.versions, place);
             }
@@ -342,4 +344,133 @@ fn insert<T>(versions: &mut Vec<(Place, T)>, place: Place, value: T) {
 
 fn remove<T>(versions: &mut Vec<(Place, T)>, place: Place) {
     versions.retain(|(p, _)| *p != place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockraft_primitives::MemoryState;
+
+    const ALICE: Address = Address::repeat_byte(0xa1);
+    const BOB: Address = Address::repeat_byte(0xb0);
+
+    fn with(nonce: u64, balance: u64) -> Account {
+        Account { nonce, balance: U256::from(balance), ..Default::default() }
+    }
+
+    /// Alice has nonce 1 and 100 wei, and 7 in slot 7; Bob is not there.
+    fn memory() -> Memory<MemoryState> {
+        let mut state = MemoryState::default();
+        state.accounts.insert(ALICE, with(1, 100));
+        state.storage.entry(ALICE).or_default().insert(U256::from(7), U256::from(7));
+        Memory::new(state, (0, B256::ZERO))
+    }
+
+    fn set(account: Account, slots: &[(u64, u64)]) -> Writes {
+        write(AccountChange::Set(account), false, slots)
+    }
+
+    fn write(change: AccountChange, storage_wiped: bool, slots: &[(u64, u64)]) -> Writes {
+        let slot = |&(slot, value)| SlotChange { slot: U256::from(slot), value: U256::from(value) };
+        let storage = slots.iter().map(slot).collect();
+        let accounts = vec![AccountDiff { address: ALICE, change, storage_wiped, storage }];
+        Writes { accounts, ..Writes::default() }
+    }
+
+    fn credit(address: Address, wei: u64) -> Writes {
+        Writes { credits: vec![Credit { address, wei: U256::from(wei) }], ..Writes::default() }
+    }
+
+    fn slot(memory: &Memory<MemoryState>, slot: u64, place: Place) -> u64 {
+        memory.slot(ALICE, U256::from(slot), place).unwrap().to()
+    }
+
+    #[test]
+    fn reader_sees_the_last_version_before_its_place() {
+        let memory = memory();
+        memory.publish(5, &set(with(3, 50), &[(7, 50)]));
+        memory.publish(3, &set(with(2, 30), &[(7, 30)]));
+        let seen: Vec<_> = [0, 3, 4, 5, 6]
+            .map(|place| {
+                (memory.account(ALICE, place).unwrap().unwrap().nonce, slot(&memory, 7, place))
+            })
+            .to_vec();
+        assert_eq!(seen, [(1, 7), (1, 7), (2, 30), (2, 30), (3, 50)]);
+    }
+
+    #[test]
+    fn retracted_version_was_never_there() {
+        let memory = memory();
+        let writes = set(with(2, 30), &[(7, 30), (8, 30)]);
+        memory.publish(3, &writes);
+        memory.retract(3, &writes);
+        assert_eq!(memory.account(ALICE, 9).unwrap(), Some(with(1, 100)));
+        assert_eq!((slot(&memory, 7, 9), slot(&memory, 8, 9)), (7, 0));
+        assert_eq!(memory.into_diff().unwrap(), StateDiff::default());
+    }
+
+    #[test]
+    fn credits_add_up_from_the_last_version_on() {
+        let memory = memory();
+        memory.publish(2, &credit(ALICE, 1));
+        memory.publish(4, &credit(ALICE, 10));
+        memory.publish(4, &set(with(2, 50), &[]));
+        memory.publish(6, &credit(ALICE, 100));
+        let balance = |place| memory.account(ALICE, place).unwrap().unwrap().balance.to::<u64>();
+        assert_eq!([2, 3, 4, 5, 6, 7].map(balance), [100, 101, 101, 60, 60, 160]);
+    }
+
+    #[test]
+    fn credit_creates_an_account_that_nobody_read() {
+        let memory = memory();
+        memory.publish(2, &credit(BOB, 5));
+        let expected = AccountDiff {
+            address: BOB,
+            change: AccountChange::Set(with(0, 5)),
+            storage_wiped: false,
+            storage: vec![],
+        };
+        assert_eq!(memory.into_diff().unwrap().accounts, [expected]);
+    }
+
+    #[test]
+    fn wipe_hides_older_slots_and_not_those_written_with_it() {
+        let memory = memory();
+        memory.publish(2, &set(with(1, 100), &[(8, 8)]));
+        memory.publish(4, &write(AccountChange::Set(with(1, 0)), true, &[(9, 9)]));
+        let seen = |place| [7, 8, 9].map(|number| slot(&memory, number, place));
+        assert_eq!((seen(4), seen(5)), ([7, 8, 0], [0, 0, 9]));
+        memory.publish(6, &set(with(1, 0), &[(7, 1)]));
+        assert_eq!(seen(7), [1, 0, 9]);
+    }
+
+    #[test]
+    fn value_that_comes_back_is_no_change() {
+        let memory = memory();
+        assert_eq!(slot(&memory, 7, 1), 7);
+        memory.account(ALICE, 1).unwrap();
+        memory.publish(1, &set(with(2, 1), &[(7, 0)]));
+        memory.publish(2, &set(with(1, 100), &[(7, 7)]));
+        assert_eq!(memory.into_diff().unwrap(), StateDiff::default());
+    }
+
+    #[test]
+    fn deleted_account_is_gone_with_its_slots() {
+        let memory = memory();
+        memory.publish(2, &write(AccountChange::Deleted, true, &[]));
+        assert_eq!((memory.account(ALICE, 3).unwrap(), slot(&memory, 7, 3)), (None, 0));
+        let diff = memory.into_diff().unwrap();
+        assert_eq!(diff.accounts[0].change, AccountChange::Deleted);
+    }
+
+    #[test]
+    fn empty_account_in_the_parent_state_is_irregular() {
+        let mut state = MemoryState::default();
+        state.accounts.insert(BOB, Account::default());
+        let memory = Memory::new(state, (0, B256::ZERO));
+        memory.account(ALICE, 1).unwrap();
+        assert!(!memory.is_irregular());
+        memory.account(BOB, 1).unwrap();
+        assert!(memory.is_irregular());
+    }
 }

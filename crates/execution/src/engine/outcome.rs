@@ -2,7 +2,8 @@
 
 use crate::runner::Refusal;
 use alloy_primitives::{Address, B256, Log, U256};
-use blockraft_primitives::Account;
+use alloy_rlp::{RlpDecodable, RlpEncodable};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 
 /// The result of running one transaction, on whatever state it saw.
@@ -19,9 +20,17 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     /// It is in the block, reverted or not.
-    Ran { success: bool, gas_used: u64, logs: Vec<Log> },
+    Ran(Ran),
     /// It cannot stand where it stood.
     Refused(Refusal),
+}
+
+/// What a receipt is made of.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct Ran {
+    pub(crate) success: bool,
+    pub(crate) gas_used: u64,
+    pub(crate) logs: Vec<Log>,
 }
 
 /// A location and the value that was seen there.
@@ -36,22 +45,20 @@ pub(crate) enum Read {
 }
 
 /// What it leaves behind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Writes {
-    pub(crate) accounts: Vec<(Address, AccountWrite)>,
-    /// Wei added to balances that were not read, on top of `accounts`.
-    pub(crate) credits: Vec<(Address, U256)>,
+    /// Final values; in no order, each account once.
+    pub(crate) accounts: Vec<AccountDiff>,
+    /// Additions to balances that were not read, on top of `accounts`.
+    pub(crate) credits: Vec<Credit>,
     pub(crate) codes: Vec<(B256, Bytecode)>,
 }
 
-/// New values of one account.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AccountWrite {
-    /// `Some(None)`: the account is gone. `None`: only slots changed.
-    pub(crate) account: Option<Option<Account>>,
-    /// All slots that are not below became zero.
-    pub(crate) wiped: bool,
-    pub(crate) slots: Vec<(U256, U256)>,
+/// Wei for an account, whatever it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct Credit {
+    pub(crate) address: Address,
+    pub(crate) wei: U256,
 }
 
 impl Writes {
@@ -71,18 +78,18 @@ impl Writes {
         }
         let created = account.is_created();
         if account.is_selfdestructed() || (account.is_empty() && !created) {
-            let write = AccountWrite { account: Some(None), wiped: true, slots: Vec::new() };
-            self.accounts.push((address, write));
-            return;
+            let change = AccountChange::Deleted;
+            let gone = AccountDiff { address, change, storage_wiped: true, storage: Vec::new() };
+            return self.accounts.push(gone);
         }
         let changed = created || account.is_changed();
-        let slots: Vec<(U256, U256)> = account
+        let storage: Vec<SlotChange> = account
             .storage
             .drain()
             .filter(|(_, slot)| slot.is_changed())
-            .map(|(key, slot)| (key, slot.present_value))
+            .map(|(slot, value)| SlotChange { slot, value: value.present_value })
             .collect();
-        if !changed && slots.is_empty() {
+        if !changed && storage.is_empty() {
             return;
         }
         let info = account.info;
@@ -90,7 +97,7 @@ impl Writes {
         if let Some(code) = info.code.filter(|code| changed && !code.is_empty()) {
             self.codes.push((info.code_hash, code));
         }
-        let write = AccountWrite { account: changed.then_some(Some(now)), wiped: created, slots };
-        self.accounts.push((address, write));
+        let change = if changed { AccountChange::Set(now) } else { AccountChange::Unchanged };
+        self.accounts.push(AccountDiff { address, change, storage_wiped: created, storage });
     }
 }

@@ -12,9 +12,9 @@
 use super::{
     executor::Executor,
     memory::{Memory, Place},
-    outcome::{Outcome, Verdict},
+    outcome::{Outcome, Ran, Verdict},
 };
-use crate::{ExecutionError, runner::Refusal};
+use crate::{DatabaseError, ExecutionError, build::Selection, runner::Refusal};
 use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
@@ -62,11 +62,22 @@ pub(crate) struct Frontier {
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) gas_used: u64,
     pub(crate) blob_gas_used: u64,
+    /// Set where transactions may be left out; in a given block a refusal is a failure.
+    pub(crate) selection: Option<Selection>,
     pub(crate) failure: Option<ExecutionError>,
     pub(crate) seeds_kept: usize,
     pub(crate) executed_again: usize,
     seeded: Vec<bool>,
     conflicts: usize,
+}
+
+/// The frontier's transaction at the moment of judgement.
+struct Candidate<'a> {
+    index: usize,
+    tx: &'a Transaction,
+    place: Place,
+    /// What was published of it.
+    outcome: Option<Outcome>,
 }
 
 impl<'a, S: StateReader> Schedule<'a, S> {
@@ -76,8 +87,8 @@ impl<'a, S: StateReader> Schedule<'a, S> {
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
+        selection: Option<Selection>,
         seeds: Vec<(usize, Outcome)>,
-        alone: bool,
     ) -> Self {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
@@ -100,8 +111,8 @@ impl<'a, S: StateReader> Schedule<'a, S> {
             first,
             entries,
             next: AtomicUsize::new(0),
-            alone: AtomicBool::new(alone),
-            frontier: Mutex::new(Frontier { receipts, seeded, ..Frontier::default() }),
+            alone: AtomicBool::new(false),
+            frontier: Mutex::new(Frontier { receipts, seeded, selection, ..Frontier::default() }),
             finished: AtomicBool::new(false),
         }
     }
@@ -179,42 +190,88 @@ impl<'a, S: StateReader> Schedule<'a, S> {
     ) {
         let index = frontier.index;
         let tx = &self.transactions[index];
+        let candidate = Candidate { index, tx, place: self.first + index as Place, outcome };
         let available = self.env.block_env.gas_limit - frontier.gas_used;
-        if tx.gas_limit() > available {
-            return self.fail(frontier, Refusal::Gas { available });
-        }
-        let place = self.first + index as Place;
-        let verdict = match self.judge(executor, outcome, place) {
-            Ok(Ok(verdict)) => {
-                frontier.seeds_kept += usize::from(frontier.seeded[index]);
-                verdict
+        let admitted = frontier
+            .selection
+            .as_ref()
+            .is_none_or(|selection| selection.admits(available, frontier.blob_gas_used, tx));
+        if !admitted {
+            self.retract(&candidate);
+            frontier.selection.iter_mut().for_each(|s| s.skip(index, tx.signer()));
+        } else if tx.gas_limit() > available {
+            self.retract(&candidate);
+            self.refuse(frontier, &candidate, Refusal::Gas { available });
+        } else {
+            match self.verdict(frontier, executor, &candidate) {
+                Verdict::Ran(ran) => frontier.include(&candidate, ran),
+                Verdict::Refused(refusal) => self.refuse(frontier, &candidate, refusal),
             }
-            Ok(Err(stale)) => {
-                let outcome = executor.run(tx, place, false);
-                if let Some(stale) = stale {
+        }
+        self.step(frontier);
+    }
+
+    /// The final verdict: the outcome's if it holds, else that of running again now.
+    fn verdict(
+        &self,
+        frontier: &mut Frontier,
+        executor: &mut Executor<'a, S>,
+        candidate: &Candidate<'_>,
+    ) -> Verdict {
+        let Candidate { index, tx, place, outcome } = candidate;
+        if let Some(outcome) = outcome {
+            match self.holds(executor, outcome, *place) {
+                Ok(true) => {
+                    frontier.seeds_kept += usize::from(frontier.seeded[*index]);
+                    return outcome.verdict.clone();
+                }
+                Ok(false) => {
                     frontier.executed_again += 1;
                     frontier.conflicts += 1;
-                    self.memory.retract(place, &stale.writes);
+                    self.retract(candidate);
                 }
-                self.memory.publish(place, &outcome.writes);
-                outcome.verdict
+                Err(error) => return Verdict::Refused(Refusal::State(error)),
             }
-            Err(error) => Verdict::Refused(Refusal::State(error)),
-        };
-        match verdict {
-            Verdict::Ran { success, gas_used, logs } => {
-                frontier.gas_used += gas_used;
-                frontier.blob_gas_used += tx.blob_gas_used().unwrap_or_default();
-                frontier.receipts.push(Receipt {
-                    status: Eip658Value::Eip658(success),
-                    cumulative_gas_used: frontier.gas_used,
-                    logs,
-                });
-                frontier.index += 1;
-            }
-            Verdict::Refused(refusal) => return self.fail(frontier, refusal),
         }
-        if frontier.index == self.transactions.len() {
+        let outcome = executor.run(tx, *place, false);
+        self.memory.publish(*place, &outcome.writes);
+        outcome.verdict
+    }
+
+    fn holds(
+        &self,
+        executor: &Executor<'a, S>,
+        outcome: &Outcome,
+        place: Place,
+    ) -> Result<bool, DatabaseError> {
+        // What failed on a state that may never have been is tried again on one that is.
+        let sound =
+            matches!(outcome.verdict, Verdict::Ran(_) | Verdict::Refused(Refusal::Invalid(_)));
+        Ok(sound && executor.holds(&outcome.reads, place)?)
+    }
+
+    fn retract(&self, candidate: &Candidate<'_>) {
+        if let Some(outcome) = &candidate.outcome {
+            self.memory.retract(candidate.place, &outcome.writes);
+        }
+    }
+
+    /// Leaves a transaction out, or fails the block where that may not be.
+    fn refuse(&self, frontier: &mut Frontier, candidate: &Candidate<'_>, refusal: Refusal) {
+        let Candidate { index, tx, .. } = *candidate;
+        match &mut frontier.selection {
+            Some(selection) if !matches!(refusal, Refusal::State(_)) => {
+                selection.leave_out(index, tx, refusal);
+            }
+            _ => frontier.failure = Some(refusal.of_given(index, tx)),
+        }
+    }
+
+    fn step(&self, frontier: &mut Frontier) {
+        if frontier.failure.is_none() {
+            frontier.index += 1;
+        }
+        if frontier.failure.is_some() || frontier.index == self.transactions.len() {
             self.finished.store(true, SeqCst);
         }
         if frontier.index.is_multiple_of(WINDOW) {
@@ -224,31 +281,20 @@ impl<'a, S: StateReader> Schedule<'a, S> {
             frontier.conflicts = 0;
         }
     }
+}
 
-    /// The verdict of an outcome that holds; else the outcome, if there was one, to be taken back.
-    #[expect(clippy::type_complexity, reason = "read once, three lines below")]
-    fn judge(
-        &self,
-        executor: &Executor<'a, S>,
-        outcome: Option<Outcome>,
-        place: Place,
-    ) -> Result<Result<Verdict, Option<Outcome>>, crate::DatabaseError> {
-        let Some(outcome) = outcome else { return Ok(Err(None)) };
-        // What failed on a state that may never have been is tried again on one that is.
-        let sound = matches!(
-            outcome.verdict,
-            Verdict::Ran { .. } | Verdict::Refused(Refusal::Invalid(_) | Refusal::Gas { .. })
-        );
-        if sound && executor.holds(&outcome.reads, place)? {
-            return Ok(Ok(outcome.verdict));
+impl Frontier {
+    fn include(&mut self, candidate: &Candidate<'_>, ran: Ran) {
+        self.gas_used += ran.gas_used;
+        self.blob_gas_used += candidate.tx.blob_gas_used().unwrap_or_default();
+        self.receipts.push(Receipt {
+            status: Eip658Value::Eip658(ran.success),
+            cumulative_gas_used: self.gas_used,
+            logs: ran.logs,
+        });
+        if let Some(selection) = &mut self.selection {
+            selection.include(candidate.index, candidate.tx);
         }
-        Ok(Err(Some(outcome)))
-    }
-
-    fn fail(&self, frontier: &mut Frontier, refusal: Refusal) {
-        let index = frontier.index;
-        frontier.failure = Some(refusal.of_given(index, &self.transactions[index]));
-        self.finished.store(true, SeqCst);
     }
 }
 

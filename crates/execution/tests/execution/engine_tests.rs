@@ -5,7 +5,8 @@ use crate::{
     generator::{FAMILIES, Generator, attributes, deploy},
 };
 use blockraft_execution::{
-    BlockInput, Outcome, build_block, execute, execute_block, execute_share,
+    BlockInput, BuildInput, BuiltBlock, Outcome, build, build_block, decode_outcomes,
+    encode_outcomes, execute, execute_block, execute_share, next_header,
 };
 use blockraft_primitives::{MemoryState, StateReader};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -75,7 +76,7 @@ pub(crate) fn check(rng: &mut SmallRng, input: &BlockInput<'_>, parent: &MemoryS
 fn generated_conflict_blocks_equal_the_oracle() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
     let count = block_count();
-    let mut built = 0;
+    let (mut built, mut stats) = (0, Stats::default());
     for seed in 0.. {
         let mut rng = SmallRng::seed_from_u64(seed);
         let spec = [osaka, cancun, shanghai][seed as usize % 3]();
@@ -86,8 +87,14 @@ fn generated_conflict_blocks_equal_the_oracle() {
             let size = rng.random_range(1..120);
             let candidates = Generator::new(&mut rng, &chain).transactions(family, size);
             let attributes = attributes(&mut rng, &chain);
-            let parent = chain.state.clone();
+            let (parent, head) = (chain.state.clone(), chain.head.clone());
             let block = chain.build_with(&attributes, &candidates);
+            let to_build = BuildInput {
+                spec: &chain.spec,
+                parent: &head,
+                attributes: &attributes,
+                candidates: &candidates,
+            };
             let input = BlockInput {
                 spec: &chain.spec,
                 header: &block.header,
@@ -95,15 +102,60 @@ fn generated_conflict_blocks_equal_the_oracle() {
                 ommers: &[],
                 withdrawals: &attributes.withdrawals,
             };
-            let check = || check(&mut rng, &input, &parent);
+            stats.included += block.included.len();
+            stats.candidates += candidates.len();
+            stats.reverted += block.receipts.iter().filter(|r| !r.status.coerce_status()).count();
+            let check = || {
+                stats.again += check(&mut rng, &input, &parent);
+                check_build(&mut rng, &to_build, &parent, &block);
+            };
             let result =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(check)));
             assert!(result.is_ok(), "seed {seed}, {family:?}, block {}", block.header.number);
             built += 1;
         }
         if built >= count {
-            return;
+            break;
         }
+    }
+    println!("{built} blocks, {stats:?}");
+    assert!(stats.again > 0 && stats.reverted > 0, "{stats:?}");
+    assert!(stats.included * 10 > stats.candidates * 7, "{stats:?}");
+}
+
+/// What the generated blocks were like.
+#[derive(Debug, Default)]
+struct Stats {
+    candidates: usize,
+    included: usize,
+    reverted: usize,
+    again: usize,
+}
+
+/// Holds building by the engine against building serially.
+fn check_build(
+    rng: &mut SmallRng,
+    input: &BuildInput<'_>,
+    parent: &MemoryState,
+    expected: &BuiltBlock,
+) {
+    let header = next_header(input.spec, input.parent, input.attributes);
+    let block = BlockInput {
+        spec: input.spec,
+        header: &header,
+        transactions: input.candidates,
+        ommers: &[],
+        withdrawals: &input.attributes.withdrawals,
+    };
+    for threads in [2, 4] {
+        let result = build(input, parent, Vec::new(), threads).unwrap();
+        assert_eq!(result.block, *expected, "{threads} threads");
+    }
+    for executors in [1, 3] {
+        let seeds = shares(rng, &block, parent, executors);
+        let seeds = decode_outcomes(&encode_outcomes(&seeds)).unwrap();
+        let result = build(input, parent, seeds, 2).unwrap();
+        assert_eq!(result.block, *expected, "{executors} executors");
     }
 }
 
