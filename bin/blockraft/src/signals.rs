@@ -1,8 +1,9 @@
 //! SIGINT and SIGTERM, and the end of a parent process.
 
+use std::io::Read;
 use tokio::{
-    io::AsyncReadExt,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
 };
 
 /// Completes at the first SIGINT or SIGTERM, or, if asked, when standard input ends.
@@ -23,8 +24,22 @@ pub(crate) async fn interrupted_again() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Reads standard input on a thread of its own, which ends with the process: the runtime would wait
+/// for a read of its own at shutdown, for as long as the parent keeps the pipe open.
 async fn parent_gone() {
-    let mut stdin = tokio::io::stdin();
-    let mut byte = [0u8; 1];
-    while matches!(stdin.read(&mut byte).await, Ok(n) if n > 0) {}
+    let (gone, ended) = oneshot::channel();
+    let reader = std::thread::Builder::new().name("parent-watch".to_owned()).spawn(move || {
+        let mut byte = [0u8; 1];
+        while matches!(std::io::stdin().read(&mut byte), Ok(n) if n > 0) {}
+        // Nobody waits any more when a signal came first.
+        let _ = gone.send(());
+    });
+    match reader {
+        // An error means that the thread is gone, and with it the way to know.
+        Ok(_) => ended.await.unwrap_or(()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch for the parent's end");
+            std::future::pending().await
+        }
+    }
 }

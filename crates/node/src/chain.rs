@@ -436,3 +436,6 @@ fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, S
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;

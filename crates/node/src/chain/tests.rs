@@ -1,0 +1,311 @@
+//! The replicated state machine against a from-scratch root, over random blocks.
+
+use super::{BlockOptions, Chain, Outcome};
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered};
+use alloy_genesis::Genesis;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, hex, keccak256};
+use alloy_signer::SignerSync;
+use alloy_signer_local::PrivateKeySigner;
+use alloy_trie::{TrieAccount, root::state_root_unhashed, root::storage_root_unhashed};
+use blockraft_primitives::{
+    AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, Transaction,
+};
+use blockraft_storage::{Identity, Store};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+const BLOCK_COUNT: u64 = 200;
+/// The deterministic CREATE2 deployer: call data is `salt, init code`.
+const DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
+const DEPLOYER_CODE: [u8; 69] = hex!(
+    "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
+);
+/// Word 0 of the call data zero: stores word 2 in slot word 1; else self-destructs to word 1.
+const RUNTIME: [u8; 19] = hex!("5f3515600a57602035ff5b6040356020355500");
+/// Returns [`RUNTIME`].
+const INIT: [u8; 9] = hex!("60138060095f395ff3");
+
+/// A chain of its own with what drives it: keys, nonces, and an oracle that only knows diffs.
+struct World {
+    chain: Chain,
+    keys: Vec<PrivateKeySigner>,
+    nonces: Vec<u64>,
+    oracle: MemoryState,
+    index: u64,
+    rng: SmallRng,
+}
+
+fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner]) -> ClusterGenesis {
+    let mut config = serde_json::json!({ "chainId": 7, "terminalTotalDifficulty": 0 });
+    let blocks = [
+        "homestead",
+        "eip150",
+        "eip155",
+        "eip158",
+        "byzantium",
+        "constantinople",
+        "petersburg",
+        "istanbul",
+        "berlin",
+        "london",
+    ];
+    for fork in blocks {
+        config[format!("{fork}Block")] = 0.into();
+    }
+    for (fork, time) in forks {
+        config[format!("{fork}Time")] = (*time).into();
+    }
+    config["blockraft"] = serde_json::json!({ "shards": 4 });
+    let mut alloc = serde_json::Map::new();
+    for key in keys {
+        alloc.insert(
+            key.address().to_string(),
+            serde_json::json!({ "balance": "0xffffffffffffffffffff" }),
+        );
+    }
+    let code = hex::encode_prefixed(DEPLOYER_CODE);
+    alloc.insert(
+        DEPLOYER.to_string(),
+        serde_json::json!({ "balance": "0x0", "nonce": "0x1", "code": code }),
+    );
+    for (address, code) in system_contracts() {
+        alloc.insert(
+            address.to_string(),
+            serde_json::json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() }),
+        );
+    }
+    let body = serde_json::json!({
+        "config": config, "gasLimit": "0x3938700", "difficulty": "0x0", "alloc": alloc,
+    });
+    let genesis: Genesis = serde_json::from_value(body).unwrap();
+    ClusterGenesis::new(genesis).unwrap()
+}
+
+fn system_contracts() -> [(Address, Bytes); 4] {
+    use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+    [
+        (eip2935::HISTORY_STORAGE_ADDRESS, eip2935::HISTORY_STORAGE_CODE.clone()),
+        (eip4788::BEACON_ROOTS_ADDRESS, eip4788::BEACON_ROOTS_CODE.clone()),
+        (
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(),
+        ),
+        (
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone(),
+        ),
+    ]
+}
+
+fn open(path: &Path) -> Chain {
+    let store = Store::open(path).unwrap();
+    let options = BlockOptions {
+        fee_recipient: Address::repeat_byte(0xfe),
+        gas_limit: store.genesis().block_gas_limit(),
+        gasless: false,
+    };
+    Chain::open(store, options).unwrap()
+}
+
+impl World {
+    fn new(path: &Path, forks: &[(&str, u64)], seed: u64) -> Self {
+        let keys: Vec<_> = (1..=6u8)
+            .map(|i| PrivateKeySigner::from_bytes(&B256::repeat_byte(i)).unwrap())
+            .collect();
+        let genesis = genesis(forks, &keys);
+        let identity = Identity { cluster_id: B256::ZERO, node_id: 1 };
+        blockraft_storage::init(path, &genesis, &identity).unwrap();
+        let mut oracle = MemoryState::default();
+        oracle.apply(&genesis.state());
+        Self {
+            chain: open(path),
+            nonces: vec![0; keys.len()],
+            keys,
+            oracle,
+            index: 0,
+            rng: SmallRng::seed_from_u64(seed),
+        }
+    }
+
+    fn applied(&mut self) -> Applied {
+        self.index += 1;
+        let position = LogPosition { term: 1, leader: 1, index: self.index };
+        Applied { position: Some(position), ..self.chain.store.applied() }
+    }
+
+    fn sign(&mut self, to: Address, value: u64, input: Vec<u8>) -> Transaction {
+        let from = self.rng.random_range(0..self.keys.len());
+        let tx = TxEip1559 {
+            chain_id: 7,
+            nonce: self.nonces[from],
+            gas_limit: 300_000,
+            max_fee_per_gas: 10_000_000_000,
+            max_priority_fee_per_gas: self.rng.random_range(0..3),
+            to: TxKind::Call(to),
+            value: U256::from(value),
+            input: input.into(),
+            ..Default::default()
+        };
+        self.nonces[from] += 1;
+        let signature = self.keys[from].sign_hash_sync(&tx.signature_hash()).unwrap();
+        let sender = self.keys[from].address();
+        Arc::new(Recovered::new_unchecked(TxEnvelope::from(tx.into_signed(signature)), sender))
+    }
+
+    /// Deploys, writes, clears, self-destructs, re-creates, pays, touches the empty.
+    fn random_transaction(&mut self) -> Transaction {
+        let salt = B256::with_last_byte(self.rng.random_range(0..6));
+        let contract = DEPLOYER.create2(salt, keccak256([&INIT[..], &RUNTIME].concat()));
+        let word = |value: u64| B256::from(U256::from(value)).to_vec();
+        match self.rng.random_range(0..10) {
+            0..=2 => self.sign(DEPLOYER, 0, [&salt[..], &INIT, &RUNTIME].concat()),
+            3..=6 => {
+                let (slot, value) = (self.rng.random_range(0..20), self.rng.random_range(0..3));
+                self.sign(contract, 0, [word(0), word(slot), word(value)].concat())
+            }
+            7 => {
+                let to = B256::left_padding_from(Address::with_last_byte(0x77).as_slice()).to_vec();
+                let value = self.rng.random_range(0..2);
+                self.sign(contract, value, [word(1), to].concat())
+            }
+            8 => {
+                let to = Address::with_last_byte(self.rng.random_range(0x80..0xff));
+                self.sign(to, 1, Vec::new())
+            }
+            _ => {
+                let to = Address::with_last_byte(self.rng.random_range(0x20..0x60));
+                self.sign(to, 0, Vec::new())
+            }
+        }
+    }
+
+    fn admit_some(&mut self) {
+        let count = self.rng.random_range(0..12);
+        let transactions = (0..count).map(|_| self.random_transaction()).collect();
+        let entry = AdmitBatch { transactions }.encode_entry();
+        let applied = self.applied();
+        match self.chain.apply(applied, &entry).unwrap() {
+            Outcome::Admitted(verdicts) => {
+                assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}")
+            }
+            Outcome::Block { .. } => unreachable!("an Admit entry"),
+        }
+    }
+
+    fn build(&self) -> super::Proposal {
+        let head = self.chain.store.head();
+        self.chain.build(head.hash(), head.timestamp + 1, 1, 1).unwrap()
+    }
+
+    fn apply_block(&mut self, entry: &[u8]) {
+        let applied = self.applied();
+        match self.chain.apply(applied, entry).unwrap() {
+            Outcome::Block { accepted } => assert!(accepted),
+            Outcome::Admitted(_) => unreachable!("a Block entry"),
+        }
+        let blockraft_primitives::LogEntry::Block(block) =
+            blockraft_primitives::LogEntry::decode(entry).unwrap()
+        else {
+            unreachable!("a Block entry")
+        };
+        self.oracle.apply(&block.diff);
+        assert_eq!(
+            root_from_scratch(&self.oracle),
+            block.header.state_root,
+            "block {}",
+            block.header.number
+        );
+    }
+}
+
+fn root_from_scratch(state: &MemoryState) -> B256 {
+    let accounts: BTreeMap<_, _> = state.accounts.iter().collect();
+    state_root_unhashed(accounts.into_iter().map(|(address, account)| {
+        let slots = state.storage.get(address).into_iter().flatten();
+        let slots: Vec<_> = slots.map(|(slot, value)| (B256::from(*slot), *value)).collect();
+        let trie_account = TrieAccount {
+            nonce: account.nonce,
+            balance: account.balance,
+            storage_root: storage_root_unhashed(slots),
+            code_hash: account.code_hash,
+            ..Default::default()
+        };
+        (*address, trie_account)
+    }))
+}
+
+/// Builds blocks, sometimes throws one away, sometimes persists, sometimes lets another node's view of
+/// the same block (no trie ahead) apply it; at the end opens the directory again.
+fn check_random_blocks(forks: &[(&str, u64)], seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let mut world = World::new(&path, forks, seed);
+    for _ in 0..BLOCK_COUNT {
+        world.admit_some();
+        let proposal = world.build();
+        match world.rng.random_range(0..4) {
+            0 => world.chain.abandon(proposal.hash).unwrap(),
+            1 => {
+                // Another block at the same height, as after a lost lead: the first is taken back.
+                let other = {
+                    let head = world.chain.store.head();
+                    world.chain.build(head.hash(), head.timestamp + 2, 2, 2).unwrap()
+                };
+                assert_ne!(other.hash, proposal.hash);
+            }
+            _ => {}
+        }
+        world.apply_block(&proposal.entry);
+        if world.rng.random_range(0..8) == 0 {
+            world.chain.store.persist().unwrap();
+        }
+    }
+    let (head, oracle) = (world.chain.store.head(), world.oracle.clone());
+    assert_eq!(head.number, BLOCK_COUNT);
+    assert!(oracle.storage.len() > 2, "the workload leaves storage behind");
+    world.chain.store.persist().unwrap();
+    drop(world);
+    // Opening rebuilds the trie from flat state and holds it against the head's root.
+    assert_eq!(open(&path).store.head(), head);
+}
+
+#[test]
+fn random_blocks_with_self_destructs_and_wipes_have_the_root_of_a_from_scratch_trie() {
+    check_random_blocks(&[("shanghai", 0)], 1);
+}
+
+#[test]
+fn random_blocks_of_today_have_the_root_of_a_from_scratch_trie() {
+    check_random_blocks(&[("shanghai", 0), ("cancun", 0), ("prague", 0), ("osaka", 0)], 2);
+}
+
+#[test]
+fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&dir.path().join("data"), &[("shanghai", 0)], 3);
+    for _ in 0..20 {
+        world.admit_some();
+        let entry = world.build().entry;
+        world.apply_block(&entry);
+    }
+    for number in [20, 19, 10, 1] {
+        let root = world.chain.store.header(number).unwrap().unwrap().state_root;
+        for address in [world.keys[0].address(), DEPLOYER, Address::repeat_byte(0x99)] {
+            let proof = world.chain.prove(number, address, &[U256::from(3)]).unwrap();
+            let value = proof.account.map(|account| {
+                alloy_rlp::encode(TrieAccount {
+                    nonce: account.nonce,
+                    balance: account.balance,
+                    storage_root: proof.storage_root,
+                    code_hash: account.code_hash,
+                    ..Default::default()
+                })
+            });
+            let key = alloy_trie::Nibbles::unpack(keccak256(address));
+            alloy_trie::proof::verify_proof(root, key, value, &proof.nodes).unwrap();
+        }
+    }
+    world.admit_some();
+    let entry = world.build().entry;
+    world.apply_block(&entry);
+}
