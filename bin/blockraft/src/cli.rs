@@ -162,6 +162,12 @@ pub(crate) struct NodeArgs {
     /// Shortest Raft election timeout, milliseconds; the longest is twice that.
     #[arg(long, env = "BLOCKRAFT_RAFT_ELECTION_MS")]
     pub(crate) raft_election_ms: Option<u64>,
+    /// Applied log entries between two snapshots.
+    #[arg(long, env = "BLOCKRAFT_RAFT_SNAPSHOT_ENTRIES")]
+    pub(crate) raft_snapshot_entries: Option<u64>,
+    /// Log entries that stay behind a snapshot, for members that lag a little.
+    #[arg(long, env = "BLOCKRAFT_RAFT_LOG_ENTRIES_KEPT")]
+    pub(crate) raft_log_entries_kept: Option<u64>,
     /// Blocks whose state can be read back.
     #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
     pub(crate) history_blocks: Option<u64>,
@@ -228,6 +234,8 @@ impl NodeArgs {
             http_vhosts: self.http_vhosts.or(file.http_vhosts),
             raft_heartbeat_ms: self.raft_heartbeat_ms.or(file.raft_heartbeat_ms),
             raft_election_ms: self.raft_election_ms.or(file.raft_election_ms),
+            raft_snapshot_entries: self.raft_snapshot_entries.or(file.raft_snapshot_entries),
+            raft_log_entries_kept: self.raft_log_entries_kept.or(file.raft_log_entries_kept),
             history_blocks: self.history_blocks.or(file.history_blocks),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),

@@ -11,6 +11,7 @@ use crate::{
 };
 use anyhow::Context;
 use blockraft_node::{Member, Node, NodeConfig};
+use blockraft_primitives::limits;
 use std::{path::PathBuf, process::ExitCode};
 
 pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCode> {
@@ -37,6 +38,8 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         virtual_hosts: Vec::new(),
         raft_heartbeat_ms: blockraft_node::RAFT_HEARTBEAT_MS,
         raft_election_ms: blockraft_node::RAFT_ELECTION_MS,
+        snapshot_entry_interval: limits::SNAPSHOT_ENTRY_INTERVAL,
+        log_entries_kept: limits::LOG_ENTRIES_KEPT,
         history_blocks: Some(u64::MAX),
     };
     runtime()?.block_on(async move {

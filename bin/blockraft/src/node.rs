@@ -6,6 +6,7 @@ use crate::{
 };
 use anyhow::Context;
 use blockraft_node::{Member, Node, NodeConfig};
+use blockraft_primitives::limits;
 use std::{fs, path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -103,6 +104,10 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         virtual_hosts: args.http_vhosts.unwrap_or_default(),
         raft_heartbeat_ms: args.raft_heartbeat_ms.unwrap_or(blockraft_node::RAFT_HEARTBEAT_MS),
         raft_election_ms: args.raft_election_ms.unwrap_or(blockraft_node::RAFT_ELECTION_MS),
+        snapshot_entry_interval: args
+            .raft_snapshot_entries
+            .unwrap_or(limits::SNAPSHOT_ENTRY_INTERVAL),
+        log_entries_kept: args.raft_log_entries_kept.unwrap_or(limits::LOG_ENTRIES_KEPT),
         history_blocks: args.history_blocks,
         datadir,
     })

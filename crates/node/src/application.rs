@@ -5,7 +5,6 @@ use crate::{
     error::NodeError,
     persister::Persistence,
 };
-use alloy_primitives::{B256, Keccak256};
 use blockraft_primitives::{Applied, limits::OVERLAY_BLOCK_COUNT_MAX};
 use blockraft_protocol::Response;
 use blockraft_raft::{
@@ -13,8 +12,6 @@ use blockraft_raft::{
 };
 use blockraft_storage::SnapshotFile;
 use std::{
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -75,16 +72,16 @@ impl Application for ChainApplication {
     }
 
     fn build_snapshot(&self) -> Result<SnapshotHandle, ApplicationError> {
-        let build = || {
-            self.chain.store.persist()?;
-            handle(self.chain.store.write_snapshot()?)
-        };
-        build().map_err(|e| ApplicationError::new("build a snapshot", e))
+        let store = &self.chain.store;
+        let snapshot = store.persist().and_then(|_| store.write_snapshot());
+        snapshot.map(handle).map_err(|e| ApplicationError::new("build a snapshot", e))
     }
 
     fn current_snapshot(&self) -> Result<Option<SnapshotHandle>, ApplicationError> {
-        let current = || self.chain.store.latest_snapshot()?.map(handle).transpose();
-        current().map_err(|e| ApplicationError::new("read the current snapshot", e))
+        let current = self.chain.store.latest_snapshot();
+        current
+            .map(|snapshot| snapshot.map(handle))
+            .map_err(|e| ApplicationError::new("read the current snapshot", e))
     }
 
     fn receive_snapshot_path(&self) -> Result<PathBuf, ApplicationError> {
@@ -99,26 +96,11 @@ impl Application for ChainApplication {
     }
 }
 
-/// Raft's receiver checks the whole file's hash before the store checks what is in it.
-fn handle(snapshot: SnapshotFile) -> Result<SnapshotHandle, NodeError> {
-    let hash = file_hash(&snapshot.path)
-        .map_err(|source| NodeError::Snapshot { path: snapshot.path.clone(), source })?;
-    Ok(SnapshotHandle {
+fn handle(snapshot: SnapshotFile) -> SnapshotHandle {
+    SnapshotHandle {
         applied: snapshot.applied,
         path: snapshot.path,
         bytes: snapshot.bytes,
-        hash,
-    })
-}
-
-fn file_hash(path: &Path) -> std::io::Result<B256> {
-    let mut file = File::open(path)?;
-    let mut hasher = Keccak256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize()),
-            n => hasher.update(&buffer[..n]),
-        }
+        hash: snapshot.hash,
     }
 }

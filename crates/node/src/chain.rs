@@ -364,6 +364,7 @@ impl Chain {
         let applied = self.store.install_snapshot(file)?;
         *at_head = HeadTrie { trie: rebuild_trie(&self.store)?, ahead: None };
         *pool = restore_pool(&self.store)?;
+        tracing::info!(block = self.store.head().number, "snapshot installed");
         Ok(applied)
     }
 }

@@ -37,6 +37,10 @@ pub struct NodeConfig {
     pub raft_heartbeat_ms: u64,
     /// Shortest Raft election timeout, milliseconds.
     pub raft_election_ms: u64,
+    /// Applied log entries between two snapshots.
+    pub snapshot_entry_interval: u64,
+    /// Log entries that stay behind a snapshot, for members that lag a little.
+    pub log_entries_kept: u64,
     /// Blocks whose state can be read back.
     pub history_blocks: Option<u64>,
 }

@@ -76,14 +76,6 @@ pub enum NodeError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A snapshot file cannot be read.
-    #[error("cannot read snapshot {}: {source}", path.display())]
-    Snapshot {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// The metrics registry is taken.
     #[error("metrics: {0}")]
     Metrics(String),

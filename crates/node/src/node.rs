@@ -241,7 +241,8 @@ fn raft_config(config: &NodeConfig) -> RaftConfig {
         heartbeat_ms: config.raft_heartbeat_ms,
         election_min_ms: config.raft_election_ms,
         election_max_ms: 2 * config.raft_election_ms,
-        ..RaftConfig::default()
+        snapshot_entry_interval: config.snapshot_entry_interval,
+        log_entries_kept: config.log_entries_kept,
     }
 }
 

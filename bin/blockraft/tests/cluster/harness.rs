@@ -67,12 +67,18 @@ pub fn blockraft(args: &[&str]) -> Command {
 impl Devnet {
     /// Starts three nodes and waits until they are ready.
     pub fn start(datadir: &Path, extra: &[&str]) -> Self {
+        Self::start_with(datadir, extra, &[])
+    }
+
+    /// The same with settings for every node, as environment variables.
+    pub fn start_with(datadir: &Path, extra: &[&str], settings: &[(&str, &str)]) -> Self {
         let port = free_ports(6);
         let (rpc, raft) = (port.to_string(), (port + 3).to_string());
         let mut parent = blockraft(&["devnet", "-o", "json", "--port", &rpc, "--raft-port", &raft])
             .arg("--datadir")
             .arg(datadir)
             .args(extra)
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");

@@ -77,3 +77,38 @@ async fn a_leader_that_is_asked_to_stop_hands_over_and_exits_cleanly() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lags_behind_the_log_catches_up_by_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        [("BLOCKRAFT_RAFT_SNAPSHOT_ENTRIES", "40"), ("BLOCKRAFT_RAFT_LOG_ENTRIES_KEPT", "10")];
+    let mut net = Devnet::start_with(dir.path(), &["--block-time", "0.05"], &settings);
+    let late = net.nodes.iter().map(|n| n.id).find(|id| *id != net.leader).unwrap();
+    net.node(late).kill();
+    let others: Vec<_> = net.nodes.iter().filter(|n| n.id != late).map(|n| n.client()).collect();
+    let (hash, raw) = transfer(&net.keys[0], 0, Address::repeat_byte(7));
+    call(&others[0], "eth_sendRawTransaction", vec![raw.into()]).await.unwrap();
+    let height = block_number(&others[0]).await.unwrap();
+    eventually("the log moves on and is purged", Duration::from_secs(30), async || {
+        block_number(&others[0]).await.filter(|n| *n > height + 200)
+    })
+    .await;
+    net.node(late).restart();
+    let client = net.node(late).client();
+    let target = block_number(&others[0]).await.unwrap();
+    eventually("the late node catches up", Duration::from_secs(30), async || {
+        block_number(&client).await.filter(|n| *n >= target)
+    })
+    .await;
+    let log = std::fs::read_to_string(net.node(late).datadir.join("node.log")).unwrap();
+    assert!(log.contains("snapshot installed"), "it came by snapshot: {log}");
+    assert_eq!(receipt(&client, hash).await["status"], "0x1");
+    let balance = call(
+        &client,
+        "eth_getBalance",
+        vec![Address::repeat_byte(7).to_string().into(), "latest".into()],
+    );
+    assert_eq!(balance.await.unwrap(), "0x1");
+    assert_same_chain(&[others[0].clone(), client]).await;
+}
