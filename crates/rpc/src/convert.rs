@@ -212,3 +212,76 @@ fn list_header(payload_length: usize) -> alloy_rlp::Header {
 fn list_length(payload_length: usize) -> usize {
     payload_length + length_of_length(payload_length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_consensus::transaction::SignerRecoverable;
+    use alloy_eips::eip2718::Decodable2718;
+    use alloy_primitives::{Bytes, U64};
+    use serde_json::Value;
+    use std::sync::Arc;
+
+    /// Transactions of every type as geth answers them, with their bytes: from the cases of
+    /// ethereum/execution-apis (CC0).
+    const OF_GETH: &str = include_str!("../testdata/transactions.json");
+
+    fn number(value: &Value) -> u64 {
+        serde_json::from_value::<U64>(value.clone()).expect("a quantity").to()
+    }
+
+    #[test]
+    fn transactions_read_as_geth_writes_them() {
+        for case in serde_json::from_str::<Vec<Value>>(OF_GETH).expect("JSON") {
+            let expected = &case["json"];
+            let raw: Bytes = serde_json::from_value(case["raw"].clone()).expect("bytes");
+            let tx = TxEnvelope::decode_2718(&mut raw.as_ref()).expect("a transaction");
+            let sender = tx.recover_signer_unchecked().expect("a signature");
+            let tx: Transaction = Arc::new(Recovered::new_unchecked(tx, sender));
+            let tip = tx.max_priority_fee_per_gas().map_or(0, |tip| tip as u64);
+            let header = Header {
+                number: number(&expected["blockNumber"]),
+                timestamp: number(&expected["blockTimestamp"]),
+                base_fee_per_gas: Some(number(&expected["gasPrice"]) - tip),
+                ..Default::default()
+            };
+            let hash = serde_json::from_value(expected["blockHash"].clone()).expect("a hash");
+            let index = number(&expected["transactionIndex"]) as usize;
+            let block = SealedBlock {
+                header: Sealed::new_unchecked(header, hash),
+                transactions: vec![tx; index + 1],
+                receipts: Vec::new(),
+            };
+            let got = serde_json::to_value(transaction(&block, index)).expect("JSON");
+            assert_eq!(&got, expected);
+        }
+    }
+
+    #[test]
+    fn the_size_is_that_of_the_rlp() {
+        let header = Header {
+            base_fee_per_gas: Some(7),
+            withdrawals_root: Some(B256::ZERO),
+            ..Default::default()
+        };
+        let tx: Bytes = serde_json::from_str::<Vec<Value>>(OF_GETH)
+            .and_then(|cases| serde_json::from_value(cases[0]["raw"].clone()))
+            .expect("bytes");
+        let tx = TxEnvelope::decode_2718(&mut tx.as_ref()).expect("a transaction");
+        let tx: Transaction = Arc::new(Recovered::new_unchecked(tx, Default::default()));
+        for count in [0, 1, 2, 700] {
+            let block = SealedBlock {
+                header: Sealed::new_unchecked(header.clone(), B256::ZERO),
+                transactions: vec![tx.clone(); count],
+                receipts: Vec::new(),
+            };
+            let bytes = rlp(&block);
+            assert_eq!(bytes.len(), size(&block));
+            let decoded = <alloy_consensus::Block<TxEnvelope> as alloy_rlp::Decodable>::decode(
+                &mut bytes.as_slice(),
+            )
+            .expect("a block");
+            assert_eq!(decoded.body.transactions.len(), count);
+        }
+    }
+}
