@@ -53,23 +53,9 @@ impl Chain {
 
     /// How far the chain has come, or `None` in one that was never written.
     pub(crate) fn meta(&self) -> Result<Option<ChainMeta>, StorageError> {
-        self.meta_in(&self.env.read()?)
-    }
-
-    /// As [`Self::meta`], of a snapshot.
-    pub(crate) fn meta_in(&self, tx: &ReadTx<'_>) -> Result<Option<ChainMeta>, StorageError> {
-        let place = || format!("{} meta", self.env.path().display());
+        let tx = self.env.read()?;
         let Some(bytes) = tx.get(CHAIN_META, STATE)? else { return Ok(None) };
-        let (version, state) = bytes
-            .split_first_chunk()
-            .ok_or_else(|| StorageError::corrupt(place(), "value is too short"))?;
-        let got = u32::from_be_bytes(*version);
-        if got != FORMAT_VERSION {
-            return Err(StorageError::Version { place: place(), got, expected: FORMAT_VERSION });
-        }
-        postcard::from_bytes(state)
-            .map(Some)
-            .map_err(|error| StorageError::corrupt(place(), error.to_string()))
+        ChainMeta::decode(&bytes, &format!("{} meta", self.env.path().display())).map(Some)
     }
 
     /// Writes blocks that follow the chain, changes the pool, and moves the position: all or nothing,
@@ -93,7 +79,7 @@ impl Chain {
                 }
             }
         }
-        put_meta(&tx, meta)?;
+        tx.put(CHAIN_META, STATE, &meta.encode())?;
         fail::fail_point!("persist-chain-before-commit", |_| Err(StorageError::Injected {
             point: "persist-chain-before-commit"
         }));
@@ -205,10 +191,26 @@ fn write_blocks(tx: &WriteTx<'_>, blocks: &[&SealedBlock]) -> Result<(), Storage
     transactions.iter().try_for_each(|(hash, location)| table.put(hash.as_slice(), location))
 }
 
-fn put_meta(tx: &WriteTx<'_>, meta: &ChainMeta) -> Result<(), StorageError> {
-    let mut bytes = FORMAT_VERSION.to_be_bytes().to_vec();
-    bytes.extend(postcard::to_stdvec(meta).expect("numbers and bytes always serialise"));
-    tx.put(CHAIN_META, STATE, &bytes)
+impl ChainMeta {
+    /// The bytes on disk and in a snapshot's header: format version, postcard.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = FORMAT_VERSION.to_be_bytes().to_vec();
+        bytes.extend(postcard::to_stdvec(self).expect("numbers and bytes always serialise"));
+        bytes
+    }
+
+    /// Reads [`Self::encode`] back; `place` is where the bytes are from.
+    pub(crate) fn decode(bytes: &[u8], place: &str) -> Result<Self, StorageError> {
+        let (version, state) = bytes
+            .split_first_chunk()
+            .ok_or_else(|| StorageError::corrupt(place, "value is too short"))?;
+        let got = u32::from_be_bytes(*version);
+        if got != FORMAT_VERSION {
+            let place = place.to_owned();
+            return Err(StorageError::Version { place, got, expected: FORMAT_VERSION });
+        }
+        postcard::from_bytes(state).map_err(|error| StorageError::corrupt(place, error.to_string()))
+    }
 }
 
 fn header(tx: &ReadTx<'_>, number: u64) -> Result<Option<Sealed<Header>>, StorageError> {
@@ -220,4 +222,38 @@ fn header(tx: &ReadTx<'_>, number: u64) -> Result<Option<Sealed<Header>>, Storag
     let header = Header::decode(&mut rlp)
         .map_err(|error| StorageError::corrupt(place(), error.to_string()))?;
     Ok(Some(Sealed::new_unchecked(header, B256::from_slice(hash))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::hex;
+    use blockraft_primitives::{AdmissionId, LogPosition};
+
+    #[test]
+    fn bytes_of_the_position_are_frozen() {
+        let meta = ChainMeta {
+            genesis: B256::repeat_byte(0x11),
+            shards: 4,
+            head: (300, B256::repeat_byte(0x22)),
+            applied: Applied {
+                position: Some(LogPosition { term: 2, leader: 3, index: 400 }),
+                membership: vec![0xaa, 0xbb],
+                next_admission: AdmissionId(5),
+            },
+        };
+        let bytes = meta.encode();
+        let (genesis, head) = ("11".repeat(32), "22".repeat(32));
+        let expected =
+            format!("00000001{LENGTH}{genesis}04ac02{LENGTH}{head}0102039003{MEMBERSHIP}05");
+        assert_eq!(hex::encode(&bytes), expected);
+        assert_eq!(ChainMeta::decode(&bytes, "test").unwrap(), meta);
+        let newer = [&[0, 0, 0, 2], &bytes[4..]].concat();
+        let refused = ChainMeta::decode(&newer, "test");
+        assert!(matches!(refused, Err(StorageError::Version { got: 2, expected: 1, .. })));
+    }
+
+    /// postcard's length before bytes.
+    const LENGTH: &str = "20";
+    const MEMBERSHIP: &str = "02aabb";
 }

@@ -351,14 +351,15 @@ fn check(table: Table, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// `ENOSPC`, as MDBX hands it through.
+/// `ENOSPC` and `EDQUOT`, as MDBX hands them through.
 const NO_SPACE: i32 = 28;
+const QUOTA_EXCEEDED: i32 = 122;
 
 fn mdbx_error(path: &Path, action: &'static str, source: MdbxError) -> StorageError {
     let path = path.to_owned();
     match source {
         MdbxError::MapFull => StorageError::MapFull { path },
-        MdbxError::Other(NO_SPACE) => StorageError::DiskFull { path },
+        MdbxError::Other(NO_SPACE | QUOTA_EXCEEDED) => StorageError::DiskFull { path },
         MdbxError::Corrupted | MdbxError::PageNotFound => {
             StorageError::corrupt(path.display().to_string(), source.to_string())
         }

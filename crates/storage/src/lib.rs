@@ -42,7 +42,7 @@ pub use error::StorageError;
 pub use raft_log::RaftLog;
 pub use store::{Store, init};
 pub use types::{
-    AppliedStep, Backlog, Identity, LogBounds, LogQuery, LogRecord, Persisted, SnapshotFile,
-    StoreOptions, TransactionLocation,
+    AccountVisitor, AppliedStep, Backlog, Identity, LogBounds, LogQuery, LogRecord, Persisted,
+    SnapshotFile, StoreOptions, TransactionLocation,
 };
 pub use view::StateView;

@@ -145,3 +145,23 @@ fn block_of(key: &[u8], like: &[u8; KEY_BYTES]) -> Option<u64> {
     let offset = u16::from_be_bytes(key[PREFIX_BYTES..].try_into().ok()?);
     Some(u64::from(section) * LOG_SECTION_BLOCKS + u64::from(offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::{Address, B256, hex};
+
+    #[test]
+    fn bytes_of_postings_are_frozen() {
+        let address = fingerprint(KIND_ADDRESS, Address::repeat_byte(0x11).as_slice());
+        let topic = fingerprint(3, B256::repeat_byte(0x22).as_slice());
+        let bytes = key(LOG_SECTION_BLOCKS * 258 + 513, address);
+        assert_eq!(hex::encode(bytes), format!("00000102{}0201", hex::encode(address)));
+        assert_eq!(block_of(&bytes, &key(LOG_SECTION_BLOCKS * 258, address)), Some(264_705));
+        assert_eq!(block_of(&bytes, &key(LOG_SECTION_BLOCKS * 258, topic)), None);
+        let of = |bytes: &[u8]| keccak256(bytes)[..8].to_vec();
+        assert_eq!(address.to_vec(), of(&[&[4][..], &[0x11; 20]].concat()));
+        assert_eq!(topic.to_vec(), of(&[&[3][..], &[0x22; 32]].concat()));
+        assert_eq!(fingerprint(KIND_ANY, &[]).to_vec(), of(&[5]));
+    }
+}

@@ -238,7 +238,8 @@ impl RaftLog {
 impl Meta {
     /// The index that an append must begin with; `None` where any will do.
     fn next_index(&self) -> Option<u64> {
-        self.bounds.last.or(self.purged.as_ref().map(|purged| purged.index)).map(|index| index + 1)
+        let purged = || self.purged.as_ref().map(|purged| purged.index);
+        self.bounds.last.or_else(purged).map(|index| index + 1)
     }
 }
 

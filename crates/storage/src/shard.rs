@@ -4,10 +4,11 @@
 //! data to it, and every read looks at the marker of the very snapshot it reads from.
 
 use crate::{
-    StorageError,
+    AccountVisitor, StorageError,
     codec::{
-        decode_account, decode_previous_account, decode_previous_slot, decode_slot, encode_account,
-        encode_previous_account, encode_previous_slot, encode_slot, history_key, slot_key,
+        decode_account, decode_previous_account, decode_previous_slot, decode_slot, decode_u64,
+        encode_account, encode_previous_account, encode_previous_slot, encode_slot, history_key,
+        slot_key,
     },
     env::{Env, ReadTx, TableCursor, WriteTx},
     tables::{
@@ -64,10 +65,6 @@ struct SlotVersion {
     slot: U256,
     value: U256,
 }
-
-/// What `for_each_account` hands out.
-pub(crate) type AccountVisitor<'f> =
-    &'f mut dyn FnMut(B256, Account, &mut dyn Iterator<Item = (B256, U256)>);
 
 /// The shard of `count` that holds a hashed key.
 pub(crate) fn shard_of(hashed: &B256, count: usize) -> usize {
@@ -166,10 +163,10 @@ impl Shard {
         number: u64,
     ) -> Result<Option<Account>, StateError> {
         let tx = self.env.read()?;
-        if self.needs_history(&tx, number)? {
-            if let Some(bytes) = value_after(&tx, ACCOUNT_HISTORY, hashed.as_slice(), number)? {
-                return Ok(decode_previous_account(&bytes)?);
-            }
+        if self.needs_history(&tx, number)?
+            && let Some(bytes) = value_after(&tx, ACCOUNT_HISTORY, hashed.as_slice(), number)?
+        {
+            return Ok(decode_previous_account(&bytes)?);
         }
         let bytes = tx.get(ACCOUNTS, hashed.as_slice())?;
         Ok(bytes.map(|bytes| decode_account(&bytes)).transpose()?.map(|(_, account)| account))
@@ -184,10 +181,10 @@ impl Shard {
     ) -> Result<U256, StateError> {
         let key = slot_key(address, slot);
         let tx = self.env.read()?;
-        if self.needs_history(&tx, number)? {
-            if let Some(bytes) = value_after(&tx, STORAGE_HISTORY, &key, number)? {
-                return Ok(decode_previous_slot(&bytes)?);
-            }
+        if self.needs_history(&tx, number)?
+            && let Some(bytes) = value_after(&tx, STORAGE_HISTORY, &key, number)?
+        {
+            return Ok(decode_previous_slot(&bytes)?);
         }
         let bytes = tx.get(STORAGE, &key)?;
         Ok(bytes
@@ -217,10 +214,8 @@ impl Shard {
         for address in enumerate {
             let mut storage = tx.cursor(STORAGE)?;
             let mut next = storage.seek(address.as_slice())?;
-            while let Some((key, value)) =
-                next.filter(|(key, _)| key.starts_with(address.as_slice()))
+            while let Some((_, value)) = next.filter(|(key, _)| key.starts_with(address.as_slice()))
             {
-                let _ = key;
                 if !collect(Found::Slot(*address, decode_slot(&value)?.0)) {
                     return Ok(());
                 }
@@ -235,7 +230,7 @@ impl Shard {
             next = diffs.next()?;
         }
         for (key, value) in found.into_iter().rev() {
-            let number = crate::codec::decode_u64("reverse diff key", &key)?;
+            let number = decode_u64("reverse diff key", &key)?;
             if !collect(Found::Block(number, decode_diff(number, &value)?)) {
                 return Ok(());
             }
@@ -247,7 +242,7 @@ impl Shard {
     pub(crate) fn for_each_account(
         &self,
         partition: u8,
-        visit: AccountVisitor<'_>,
+        visit: &mut AccountVisitor<'_>,
     ) -> Result<(), StorageError> {
         let tx = self.env.read()?;
         let mut accounts = tx.cursor(ACCOUNTS)?;

@@ -1,7 +1,7 @@
 //! Snapshots: chain, state, history and pool at one applied position, in one file.
 //!
 //! ```text
-//! magic (8), header length (4), header (postcard of `ChainMeta`)
+//! magic (8), header length (4), header (`ChainMeta`)
 //! for the chain and then each shard, for each of its tables in the order of `tables.rs`:
 //!     key length (4), value length (4), key, value   for each record, in key order
 //!     0 (4)                                          after the last
@@ -16,7 +16,7 @@ use crate::{
     database::Database,
     datadir::{self, DataDir, DirLock, Generation, TEMPORARY},
     env::{Env, ReadTx},
-    tables::{CHAIN_TABLES, FORMAT_VERSION, SHARD_TABLES, Table},
+    tables::{CHAIN_TABLES, SHARD_TABLES, Table},
 };
 use alloy_primitives::{B256, Keccak256};
 use signet_libmdbx::SyncMode;
@@ -60,7 +60,7 @@ pub(crate) fn write(dir: &DataDir, database: &Database) -> Result<SnapshotFile, 
     let (hash, bytes) = {
         let mut out = HashingWriter::create(&temporary)?;
         out.write(&MAGIC)?;
-        out.field(&encode_header(&meta))?;
+        out.field(&meta.encode())?;
         out.tables(&chain, CHAIN_TABLES)?;
         shards.iter().try_for_each(|shard| out.tables(shard, SHARD_TABLES))?;
         out.finish()?
@@ -211,12 +211,6 @@ fn with_suffix(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn encode_header(meta: &ChainMeta) -> Vec<u8> {
-    let mut bytes = FORMAT_VERSION.to_be_bytes().to_vec();
-    bytes.extend(postcard::to_stdvec(meta).expect("numbers and bytes always serialise"));
-    bytes
-}
-
 struct HashingWriter<'a> {
     path: &'a Path,
     file: BufWriter<File>,
@@ -329,14 +323,7 @@ impl<'a> HashingReader<'a> {
         }
         let length = self.length(HEADER_BYTES_MAX)?;
         let bytes = self.read(length)?;
-        let (version, meta) =
-            bytes.split_first_chunk().ok_or_else(|| self.corrupt("the header is too short"))?;
-        let got = u32::from_be_bytes(*version);
-        if got != FORMAT_VERSION {
-            let place = format!("snapshot {}", self.path.display());
-            return Err(StorageError::Version { place, got, expected: FORMAT_VERSION });
-        }
-        postcard::from_bytes(meta).map_err(|error| self.corrupt(&error.to_string()))
+        ChainMeta::decode(&bytes, &format!("snapshot {}", self.path.display()))
     }
 
     fn tables(&mut self, env: &Env, tables: &[Table]) -> Result<(), StorageError> {

@@ -1,15 +1,15 @@
 //! An open data directory: the door of this crate.
 
 use crate::{
-    AppliedStep, Backlog, Identity, LogQuery, Persisted, RaftLog, SnapshotFile, StateView,
-    StorageError, StoreOptions, TransactionLocation,
+    AccountVisitor, AppliedStep, Backlog, Identity, LogQuery, Persisted, RaftLog, SnapshotFile,
+    StateView, StorageError, StoreOptions, TransactionLocation,
     database::Database,
     datadir::{DataDir, DirLock},
 };
 use alloy_consensus::{Header, Sealed};
-use alloy_primitives::{B256, U256};
+use alloy_primitives::B256;
 use blockraft_primitives::{
-    Account, Applied, ClusterGenesis, PoolRecord, SealedBlock, StateDiff, StateError,
+    Applied, ClusterGenesis, PoolRecord, SealedBlock, StateDiff, StateError,
 };
 use parking_lot::RwLock;
 use std::{path::Path, sync::Arc};
@@ -38,8 +38,9 @@ pub fn init(
     built.write_identity(identity)?;
     built.write_genesis(genesis)?;
     // What is stored must be what was given, or the directory could never be opened.
-    let stored = built.read_genesis()?.map(|genesis| genesis.hash());
-    assert_eq!(stored, Some(genesis.hash()), "a genesis survives being written and read");
+    if built.read_genesis()?.is_none_or(|stored| stored.hash() != genesis.hash()) {
+        return Err(StorageError::corrupt("genesis.json", "does not read back as it was given"));
+    }
     fail::fail_point!("init-built", |_| Err(StorageError::Injected { point: "init-built" }));
     dir.adopt_init()
 }
@@ -196,12 +197,12 @@ impl Store {
     pub fn for_each_account(
         &self,
         partition: u8,
-        f: &mut dyn FnMut(B256, Account, &mut dyn Iterator<Item = (B256, U256)>),
+        visit: &mut AccountVisitor<'_>,
     ) -> Result<(), StorageError> {
         let database = self.database();
         let mut hashed = B256::ZERO;
         hashed[0] = partition;
-        database.shard(&hashed).for_each_account(partition, f)
+        database.shard(&hashed).for_each_account(partition, visit)
     }
 
     /// Writes a snapshot of what is persisted, finishing first what an earlier failure left undone.
@@ -230,7 +231,10 @@ impl Store {
         *inner.database.write() = Arc::new(new);
         // A persist that waits for the lock above finds nothing to do.
         old.live.write().queue.clear();
-        old.generation.remove(old.shards.len())?;
+        // Nothing depends on this: opening removes what is left.
+        if let Err(error) = old.generation.remove(old.shards.len()) {
+            tracing::warn!(%error, "could not remove what the snapshot replaced");
+        }
         Ok(applied)
     }
 

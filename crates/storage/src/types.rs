@@ -1,8 +1,8 @@
 //! The values of this crate's door.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use blockraft_primitives::{
-    AdmissionId, Applied, CommittedBlock, NodeId, PoolChange, PoolRecord, limits,
+    Account, AdmissionId, Applied, CommittedBlock, NodeId, PoolChange, PoolRecord, limits,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,10 @@ pub struct LogQuery {
     /// The topic at each position is one of these.
     pub topics: [Vec<B256>; 4],
 }
+
+/// What [`crate::Store::for_each_account`] calls: hashed address, account, and its slots as hashed slot
+/// and value, in order.
+pub type AccountVisitor<'f> = dyn FnMut(B256, Account, &mut dyn Iterator<Item = (B256, U256)>) + 'f;
 
 /// A snapshot on disk: chain, state and pool at one applied position.
 #[derive(Clone, Debug, PartialEq, Eq)]

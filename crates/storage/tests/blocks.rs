@@ -1,5 +1,7 @@
 //! Blocks and their indices, the pool, and what a directory refuses.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use alloy_primitives::{Address, B256};

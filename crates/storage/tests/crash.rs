@@ -3,6 +3,8 @@
 //!
 //! The dying is real: this test binary starts itself as a child, which aborts inside the store.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use blockraft_primitives::Applied;

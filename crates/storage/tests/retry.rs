@@ -1,5 +1,7 @@
 //! Writes that fail are repeated. A file of its own: failures are asked for by name, process-wide.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use blockraft_storage::{StorageError, Store};

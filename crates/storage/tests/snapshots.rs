@@ -1,5 +1,7 @@
 //! Snapshots: written, carried elsewhere, installed.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use blockraft_primitives::Applied;

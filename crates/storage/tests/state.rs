@@ -1,5 +1,7 @@
 //! The state at every height, against an oracle in memory, whatever is on disk and whatever is not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod common;
 
 use blockraft_primitives::{StateError, StateReader};

@@ -161,3 +161,15 @@ fn a_flipped_bit_anywhere_in_an_entry_is_found() {
     }
     assert_eq!(log.read(0..3, usize::MAX).unwrap(), records(0..3));
 }
+
+#[test]
+fn bytes_of_an_entry_are_frozen() {
+    let dir = TempDir::new().unwrap();
+    let log = open(&dir);
+    log.append(&[LogRecord { index: 258, bytes: Bytes::from_static(b"123456789") }]).unwrap();
+    let tx = log.inner.env.read().unwrap();
+    let (key, value) = tx.cursor(LOG_ENTRIES).unwrap().first().unwrap().unwrap();
+    assert_eq!(key[..], [0, 0, 0, 0, 0, 0, 1, 2]);
+    let checksum = crc32c::crc32c(b"\x00\x00\x00\x00\x00\x00\x01\x02123456789");
+    assert_eq!(value[..], [&checksum.to_be_bytes()[..], b"123456789"].concat());
+}
