@@ -169,7 +169,9 @@ impl Chain {
         }
         let hash = entry.header.hash_slow();
         self.move_trie(hash, &entry)?;
-        let included = self.pool.write().include(index, &entry)?;
+        // Held until the block is visible: at every moment a transaction is in the pool or the chain.
+        let mut pool = self.pool.write();
+        let included = pool.include(index, &entry)?;
         let block = Arc::new(SealedBlock {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: included.transactions,
@@ -180,6 +182,7 @@ impl Chain {
             block: Some(CommittedBlock { block: block.clone(), diff: Arc::new(entry.diff) }),
             pool: included.changes,
         });
+        drop(pool);
         // Nobody listening is no failure.
         let _ = self.heads.send(block);
         Ok(Outcome::Block { accepted: true })

@@ -73,7 +73,7 @@ impl RaftConfig {
             snapshot_max_chunk_size: limits::SNAPSHOT_CHUNK_BYTES as u64,
             max_in_snapshot_log_to_keep: self.log_entries_kept,
             // A purge is a write to the log: not one for every entry.
-            purge_batch_size: 256,
+            purge_batch_size: self.log_entries_kept.clamp(1, 256),
             api_channel_size: Some(PROPOSAL_QUEUE_LEN_MAX),
             enable_pre_vote: Some(true),
             // The state machine writes behind, so a restarted leader must be elected anew before
