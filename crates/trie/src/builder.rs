@@ -74,8 +74,9 @@ impl SubtrieBuilder {
         let mut leaves = self.leaves;
         leaves.shrink_to_fit();
         let mut part = Subtrie::build(leaves, self.extras);
-        hash_storages(&mut part);
-        let top = part.hash(&mut Scratch::new());
+        hash_storages(&mut [&mut part]);
+        let mut tops = Subtrie::hash_group(&mut [&mut part], &mut Scratch::new());
+        let top = tops.pop().expect("one top for one subtrie");
         BuiltSubtrie { prefix: self.prefix, part, top }
     }
 }

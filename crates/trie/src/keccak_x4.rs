@@ -149,63 +149,75 @@ mod avx2 {
         ]
     }
 
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn xor_row(a: [__m256i; 5], b: [__m256i; 5]) -> [__m256i; 5] {
+        [xor(a[0], b[0]), xor(a[1], b[1]), xor(a[2], b[2]), xor(a[3], b[3]), xor(a[4], b[4])]
+    }
+
     /// Keccak-f[1600]; lane (x, y) of the standard is at `5 * y + x`.
+    ///
+    /// Column parities (theta) are summed up row by row as a round yields them: the state does not fit
+    /// into the registers, and so is read once a round instead of twice.
     #[target_feature(enable = "avx2")]
     fn permute(state: &mut [__m256i; 25]) {
         let mut s = *state;
+        let row = |y: usize| [s[5 * y], s[5 * y + 1], s[5 * y + 2], s[5 * y + 3], s[5 * y + 4]];
+        let mut parity = row(0);
+        for y in 1..5 {
+            parity = xor_row(parity, row(y));
+        }
         for constant in ROUND_CONSTANTS {
-            // Theta.
-            let c0 = xor(xor(xor(s[0], s[5]), xor(s[10], s[15])), s[20]);
-            let c1 = xor(xor(xor(s[1], s[6]), xor(s[11], s[16])), s[21]);
-            let c2 = xor(xor(xor(s[2], s[7]), xor(s[12], s[17])), s[22]);
-            let c3 = xor(xor(xor(s[3], s[8]), xor(s[13], s[18])), s[23]);
-            let c4 = xor(xor(xor(s[4], s[9]), xor(s[14], s[19])), s[24]);
+            let [c0, c1, c2, c3, c4] = parity;
             let d0 = xor(c4, rotate::<1, 63>(c1));
             let d1 = xor(c0, rotate::<1, 63>(c2));
             let d2 = xor(c1, rotate::<1, 63>(c3));
             let d3 = xor(c2, rotate::<1, 63>(c4));
             let d4 = xor(c3, rotate::<1, 63>(c0));
-            // Rho and pi gather the row, chi mixes it.
-            let [r0, r1, r2, r3, r4] = chi([
+            // Rho and pi gather a row, chi mixes it.
+            let mut row_0 = chi([
                 xor(s[0], d0),
                 rotate::<44, 20>(xor(s[6], d1)),
                 rotate::<43, 21>(xor(s[12], d2)),
                 rotate::<21, 43>(xor(s[18], d3)),
                 rotate::<14, 50>(xor(s[24], d4)),
             ]);
-            let r0 = xor(r0, _mm256_set1_epi64x(constant as i64));
-            let [r5, r6, r7, r8, r9] = chi([
+            row_0[0] = xor(row_0[0], _mm256_set1_epi64x(constant as i64));
+            let row_1 = chi([
                 rotate::<28, 36>(xor(s[3], d3)),
                 rotate::<20, 44>(xor(s[9], d4)),
                 rotate::<3, 61>(xor(s[10], d0)),
                 rotate::<45, 19>(xor(s[16], d1)),
                 rotate::<61, 3>(xor(s[22], d2)),
             ]);
-            let [r10, r11, r12, r13, r14] = chi([
+            parity = xor_row(row_0, row_1);
+            let row_2 = chi([
                 rotate::<1, 63>(xor(s[1], d1)),
                 rotate::<6, 58>(xor(s[7], d2)),
                 rotate::<25, 39>(xor(s[13], d3)),
                 rotate::<8, 56>(xor(s[19], d4)),
                 rotate::<18, 46>(xor(s[20], d0)),
             ]);
-            let [r15, r16, r17, r18, r19] = chi([
+            parity = xor_row(parity, row_2);
+            let row_3 = chi([
                 rotate::<27, 37>(xor(s[4], d4)),
                 rotate::<36, 28>(xor(s[5], d0)),
                 rotate::<10, 54>(xor(s[11], d1)),
                 rotate::<15, 49>(xor(s[17], d2)),
                 rotate::<56, 8>(xor(s[23], d3)),
             ]);
-            let [r20, r21, r22, r23, r24] = chi([
+            parity = xor_row(parity, row_3);
+            let row_4 = chi([
                 rotate::<62, 2>(xor(s[2], d2)),
                 rotate::<55, 9>(xor(s[8], d3)),
                 rotate::<39, 25>(xor(s[14], d4)),
                 rotate::<41, 23>(xor(s[15], d0)),
                 rotate::<2, 62>(xor(s[21], d1)),
             ]);
-            s = [
-                r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17,
-                r18, r19, r20, r21, r22, r23, r24,
-            ];
+            parity = xor_row(parity, row_4);
+            for (y, row) in [row_0, row_1, row_2, row_3, row_4].into_iter().enumerate() {
+                s[5 * y..5 * y + 5].copy_from_slice(&row);
+            }
         }
         *state = s;
     }

@@ -20,6 +20,8 @@ const ROW: usize = 16;
 /// Operations, and parts to hash, from which on other threads are asked to help.
 const PARALLEL_OPERATIONS: usize = 128;
 const PARALLEL_PARTS: usize = 8;
+/// Changes in a group of parts that are hashed together.
+const GROUP_MARKS: usize = 320;
 /// Operations of which the ways down are read together: what they touch must stay in the cache.
 const WARM_OPERATIONS: usize = 128;
 
@@ -113,8 +115,8 @@ impl<L: Leaf> Forest<L> {
         });
     }
 
-    /// Hashes what changed; `prepare` sees each changed part first.
-    pub(crate) fn hash(&mut self, prepare: impl Fn(&mut Subtrie<L>) + Sync) -> B256 {
+    /// Hashes what changed; `prepare` sees changed parts first.
+    pub(crate) fn hash(&mut self, prepare: impl Fn(&mut [&mut Subtrie<L>]) + Sync) -> B256 {
         self.hash_parts(|_| true, prepare);
         for (index, row) in self.rows.iter_mut().enumerate() {
             if self.rows_stale & (1 << index) != 0 {
@@ -131,24 +133,29 @@ impl<L: Leaf> Forest<L> {
     pub(crate) fn hash_parts(
         &mut self,
         wanted: impl Fn(u8) -> bool,
-        prepare: impl Fn(&mut Subtrie<L>) + Sync,
+        prepare: impl Fn(&mut [&mut Subtrie<L>]) + Sync,
     ) {
-        let mut changed = Vec::new();
+        let mut parts = Vec::new();
+        let mut tops = Vec::new();
+        let mut marks = 0;
         for (index, (part, top)) in self.parts.iter_mut().zip(&mut self.tops).enumerate() {
             if part.is_dirty() && wanted(index as u8) {
                 self.rows_stale |= 1 << (index / ROW);
-                changed.push((part, top));
+                marks += part.marks();
+                parts.push(part);
+                tops.push(top);
             }
         }
-        let hash = |scratch: &mut Scratch, (part, top): (&mut Subtrie<L>, &mut Top)| {
-            prepare(part);
-            *top = part.hash(scratch);
+        let hash = |scratch: &mut Scratch, (parts, tops): Group<'_, '_, L>| {
+            prepare(parts);
+            for (top, new) in tops.iter_mut().zip(Subtrie::hash_group(parts, scratch)) {
+                **top = new;
+            }
         };
-        if changed.len() < PARALLEL_PARTS {
-            let mut scratch = Scratch::new();
-            changed.into_iter().for_each(|work| hash(&mut scratch, work));
+        if parts.len() < PARALLEL_PARTS {
+            hash(&mut Scratch::new(), (&mut parts, &mut tops));
         } else {
-            changed.into_par_iter().for_each_init(Scratch::new, hash);
+            groups(&mut parts, &mut tops, marks).into_par_iter().for_each_init(Scratch::new, hash);
         }
     }
 
@@ -183,6 +190,32 @@ impl<L: Leaf> Forest<L> {
         self.parts.iter().map(Subtrie::memory_bytes).sum::<usize>()
             + (PARTS + ROW) * size_of::<Top>()
     }
+}
+
+/// Parts that are hashed together, and the places of their tops.
+type Group<'g, 'f, L> = (&'g mut [&'f mut Subtrie<L>], &'g mut [&'f mut Top]);
+
+/// Divides parts into groups, each large enough to fill batches, small enough to stay in the cache, and
+/// all together enough to keep every thread busy.
+fn groups<'g, 'f, L: Leaf>(
+    mut parts: &'g mut [&'f mut Subtrie<L>],
+    mut tops: &'g mut [&'f mut Top],
+    marks: usize,
+) -> Vec<Group<'g, 'f, L>> {
+    let target = (marks / (4 * rayon::current_num_threads())).clamp(1, GROUP_MARKS);
+    let mut groups = Vec::new();
+    while !parts.is_empty() {
+        let (mut len, mut sum) = (0, 0);
+        while len < parts.len() && sum < target {
+            sum += parts[len].marks().max(1);
+            len += 1;
+        }
+        let (group, rest) = parts.split_at_mut(len);
+        let (group_tops, rest_tops) = tops.split_at_mut(len);
+        groups.push((group, group_tops));
+        (parts, tops) = (rest, rest_tops);
+    }
+    groups
 }
 
 /// The root of a trie that is split as a [`Forest`] is.

@@ -58,7 +58,7 @@ impl RawTrie {
 
     /// The root.
     pub fn root(&mut self) -> B256 {
-        self.trie.hash(&mut Scratch::new()).root_hash()
+        Subtrie::hash_group(&mut [&mut self.trie], &mut Scratch::new())[0].root_hash()
     }
 
     /// RLP of the nodes from the root towards `key`. Hashes what changed.

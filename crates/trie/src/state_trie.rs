@@ -5,8 +5,8 @@ use crate::{
     hasher,
     leaf::{AccountLeaf, Extras},
     parallel::Forest,
-    storage_trie::{StorageTrie, slot_key},
-    subtrie::{Scratch, Subtrie},
+    storage_trie::{self, StorageTrie, slot_key},
+    subtrie::Subtrie,
 };
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
@@ -59,7 +59,8 @@ impl StateTrie {
     pub fn storage_root(&mut self, address: Address) -> Option<B256> {
         let key = keccak256(address);
         let part = self.accounts.part_at_mut(key.0[0]);
-        hash_storages(part);
+        hash_storages(&mut [part]);
+        let part = self.accounts.part(&key);
         let leaf = part.get(&key)?;
         Some(leaf.extra(&part.side).map_or(EMPTY_ROOT_HASH, |extra| extra.storage_root))
     }
@@ -161,31 +162,29 @@ fn write_storage(leaf: &mut AccountLeaf, diff: &AccountDiff, extras: &mut Extras
     true
 }
 
-/// Takes the storage roots of one subtrie's accounts that changed.
-pub(crate) fn hash_storages(part: &mut Subtrie<AccountLeaf>) {
-    let extras = &mut part.side;
-    let mut dirty = std::mem::take(&mut extras.dirty);
+/// Takes the storage roots of these subtries' accounts that changed.
+pub(crate) fn hash_storages(parts: &mut [&mut Subtrie<AccountLeaf>]) {
     // Taken out of their places, so that threads can share them out.
-    let mut storages = Vec::with_capacity(dirty.len());
-    for index in dirty.drain(..) {
-        let extra = extras.get_mut(index).expect("only extras that exist are marked");
-        if std::mem::take(&mut extra.storage_dirty) {
-            extra.storage_root = EMPTY_ROOT_HASH;
-            storages.extend(extra.storage.take().map(|storage| (index, storage, B256::ZERO)));
+    let mut taken = Vec::new();
+    for (number, part) in parts.iter_mut().enumerate() {
+        let extras = &mut part.side;
+        let mut dirty = std::mem::take(&mut extras.dirty);
+        for index in dirty.drain(..) {
+            let extra = extras.get_mut(index).expect("only extras that exist are marked");
+            if std::mem::take(&mut extra.storage_dirty) {
+                extra.storage_root = EMPTY_ROOT_HASH;
+                taken.extend(extra.storage.take().map(|storage| (number, index, storage)));
+            }
         }
+        extras.dirty = dirty;
     }
-    extras.dirty = dirty;
-    let hash = |scratch: &mut Scratch, (_, storage, root): &mut (_, Box<StorageTrie>, B256)| {
-        *root = storage.root(scratch);
-    };
-    if storages.len() < 2 {
-        let mut scratch = Scratch::new();
-        storages.iter_mut().for_each(|work| hash(&mut scratch, work));
-    } else {
-        storages.par_iter_mut().for_each_init(Scratch::new, hash);
+    if taken.is_empty() {
+        return;
     }
-    for (index, storage, root) in storages {
-        let extra = extras.get_mut(index).expect("only extras that exist are marked");
+    let mut storages: Vec<&mut StorageTrie> = taken.iter_mut().map(|t| t.2.as_mut()).collect();
+    let roots = storage_trie::hash_storages(&mut storages);
+    for ((number, index, storage), root) in taken.into_iter().zip(roots) {
+        let extra = parts[number].side.get_mut(index).expect("only extras that exist are marked");
         extra.storage_root = root;
         extra.storage = (!storage.is_empty()).then_some(storage);
     }

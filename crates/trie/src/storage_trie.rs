@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 /// Slots from which on a storage trie is split. It stays split if it shrinks.
 const SPLIT_SLOTS: usize = 8192;
+/// Small tries that are hashed together.
+const GROUP: usize = 64;
 /// Slot numbers that one thread hashes.
 const HASH_CHUNK: usize = 2048;
 
@@ -54,14 +56,6 @@ impl StorageTrie {
         }
         if let Self::Split(forest) = self {
             forest.apply(&operations, set_slot);
-        }
-    }
-
-    /// The storage root.
-    pub(crate) fn root(&mut self, scratch: &mut Scratch) -> B256 {
-        match self {
-            Self::Small(trie) => trie.hash(scratch).root_hash(),
-            Self::Split(forest) => forest.hash(|_| {}),
         }
     }
 
@@ -114,6 +108,37 @@ impl StorageTrie {
             Self::Split(forest) => forest.memory_bytes(),
         }
     }
+}
+
+/// The storage roots of many accounts, in their order. Small tries are hashed together, large ones each
+/// by all threads.
+pub(crate) fn hash_storages(storages: &mut [&mut StorageTrie]) -> Vec<B256> {
+    let mut roots = vec![B256::ZERO; storages.len()];
+    let (mut small, mut small_roots, mut large) = (Vec::new(), Vec::new(), Vec::new());
+    for (storage, root) in storages.iter_mut().zip(&mut roots) {
+        match storage {
+            StorageTrie::Small(trie) => {
+                small.push(trie);
+                small_roots.push(root);
+            }
+            StorageTrie::Split(forest) => large.push((forest, root)),
+        }
+    }
+    let hash = |scratch: &mut Scratch, (tries, roots): (&mut [&mut _], &mut [&mut B256])| {
+        for (root, top) in roots.iter_mut().zip(Subtrie::hash_group(tries, scratch)) {
+            **root = top.root_hash();
+        }
+    };
+    if small.len() <= GROUP {
+        if !small.is_empty() {
+            hash(&mut Scratch::new(), (&mut small, &mut small_roots));
+        }
+    } else {
+        let groups = small.par_chunks_mut(GROUP).zip(small_roots.par_chunks_mut(GROUP));
+        groups.for_each_init(Scratch::new, hash);
+    }
+    large.into_par_iter().for_each(|(forest, root)| *root = forest.hash(|_| {}));
+    roots
 }
 
 /// The key of a slot in the trie.

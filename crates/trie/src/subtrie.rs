@@ -3,7 +3,7 @@
 //! It is kept as a radix tree: a branch says at which nibble its children differ, leaves hold whole
 //! keys, and what lies between is an extension only when encoded. Insertion and removal so touch one
 //! branch, and the canonical collapsing of extensions needs no code. A node's reference (hash or RLP)
-//! is kept by its parent; changed places are marked up to the root and taken again by [`Subtrie::hash`].
+//! is kept by its parent; changed places are marked up to the root and taken again by [`Subtrie::hash_group`].
 
 use crate::{
     arena::{Arena, Kind, Node},
@@ -14,8 +14,8 @@ use crate::{
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 
-/// Branches of which the references are read together: they must stay in the cache until encoded.
-const WARM_BRANCHES: usize = 64;
+/// Nodes that are read ahead together: they must stay in the cache until encoded.
+const WARM_NODES: usize = 64;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Subtrie<L: Leaf> {
     arena: Arena<L>,
     root: Node,
     root_dirty: bool,
+    /// About how many nodes wait to be hashed.
+    marks: u32,
     pub(crate) side: L::Side,
 }
 
@@ -82,7 +84,7 @@ impl Top {
     }
 }
 
-/// Buffers of [`Subtrie::hash`], to be used again.
+/// Buffers of [`Subtrie::hash_group`], to be used again.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     batch: HashBatch,
@@ -107,6 +109,8 @@ impl Scratch {
 /// A node of which the reference must be taken again.
 #[derive(Clone, Copy, Debug)]
 struct Stale {
+    /// Which subtrie of the group that is hashed together.
+    part: u32,
     node: u32,
     /// The branch that keeps the reference, the nibble under which, and the place in the arena.
     parent: u32,
@@ -134,6 +138,7 @@ impl<L: Leaf> Default for Subtrie<L> {
             arena: Arena::default(),
             root: Node::EMPTY,
             root_dirty: true,
+            marks: 0,
             side: L::Side::default(),
         }
     }
@@ -151,6 +156,7 @@ impl<L: Leaf> Subtrie<L> {
         trie.arena.leaves = leaves;
         trie.arena.reserve_exact(branches, places);
         trie.root = trie.build_range(0, trie.arena.leaves.len());
+        trie.marks = trie.arena.leaves.len() as u32;
         trie
     }
 
@@ -187,6 +193,11 @@ impl<L: Leaf> Subtrie<L> {
     /// Whether something changed since it was hashed.
     pub(crate) const fn is_dirty(&self) -> bool {
         self.root_dirty
+    }
+
+    /// About how much there is to hash.
+    pub(crate) const fn marks(&self) -> usize {
+        self.marks as usize
     }
 
     pub(crate) const fn leaf_count(&self) -> usize {
@@ -315,6 +326,7 @@ impl<L: Leaf> Subtrie<L> {
 
     /// Marks the way to `key` down from the root, along these branches.
     fn mark(&mut self, path: &[u32], key: &B256) {
+        self.marks = self.marks.saturating_add(1);
         for index in path.iter().rev() {
             let branch = &mut self.arena.branches[*index as usize];
             let bit = 1 << nibble(key, usize::from(branch.depth));
@@ -401,84 +413,105 @@ impl<L: Leaf> Subtrie<L> {
 
 /// Hashing.
 impl<L: Leaf> Subtrie<L> {
-    /// Takes every stale reference again, from the leaves up.
-    pub(crate) fn hash(&mut self, scratch: &mut Scratch) -> Top {
+    /// Takes every stale reference of these subtries again, from the leaves up, and returns their tops.
+    /// They are hashed together because four messages of one length cost little more than two.
+    pub(crate) fn hash_group(parts: &mut [&mut Self], scratch: &mut Scratch) -> Vec<Top> {
         let Scratch { batch, leaves, branches, message, value } = scratch;
-        self.root_dirty = false;
-        let root = match self.root.kind() {
-            Kind::Empty => return Top::Empty,
-            Kind::Leaf(index) => {
-                let leaf = &self.arena.leaves[index as usize];
-                leaf.encode_value(&self.side, value);
-                return Top::Leaf { key: *leaf.key(), value: value.clone() };
-            }
-            Kind::Branch(index) => index,
-        };
-        let layers = self.gather(root, leaves, branches);
-        self.warm_leaves(leaves);
+        let layers = gather(parts, leaves, branches);
         for (tag, stale) in leaves.iter().enumerate() {
-            let leaf = &self.arena.leaves[stale.node as usize];
-            leaf.encode_value(&self.side, value);
+            if tag.is_multiple_of(WARM_NODES) {
+                warm_leaves(parts, &leaves[tag..leaves.len().min(tag + WARM_NODES)]);
+            }
+            let part = &mut parts[stale.part as usize];
+            let leaf = &part.arena.leaves[stale.node as usize];
+            leaf.encode_value(&part.side, value);
             encode::leaf(leaf.key(), usize::from(stale.start), value, message);
             if message.len() < 32 {
-                self.store(stale, &NodeRef::inline(message));
+                part.store(stale, &NodeRef::inline(message));
             } else {
                 batch.push(tag as u32, message, |tag, hash| {
-                    self.store(&leaves[tag as usize], &NodeRef::hash(hash));
+                    let stale = &leaves[tag as usize];
+                    parts[stale.part as usize].store(stale, &NodeRef::hash(hash));
                 });
             }
         }
-        batch.flush(|tag, hash| self.store(&leaves[tag as usize], &NodeRef::hash(hash)));
+        batch.flush(|tag, hash| {
+            let stale = &leaves[tag as usize];
+            parts[stale.part as usize].store(stale, &NodeRef::hash(hash));
+        });
         for layer in layers.windows(2).rev() {
             let layer = &branches[layer[0]..layer[1]];
+            let mut store = |parts: &mut [&mut Self], tag: usize, node| {
+                let stale: &Stale = &layer[tag];
+                parts[stale.part as usize].store_branch(stale, node, value);
+            };
             for (tag, stale) in layer.iter().enumerate() {
-                if tag.is_multiple_of(WARM_BRANCHES) {
-                    self.warm_refs(&layer[tag..layer.len().min(tag + WARM_BRANCHES)]);
+                if tag.is_multiple_of(WARM_NODES) {
+                    warm_refs(parts, &layer[tag..layer.len().min(tag + WARM_NODES)]);
                 }
-                self.encode_branch(stale.node, message);
+                parts[stale.part as usize].encode_branch(stale.node, message);
                 if message.len() < 32 {
-                    self.store_branch(stale, NodeRef::inline(message), value);
+                    store(parts, tag, NodeRef::inline(message));
                 } else {
                     batch.push(tag as u32, message, |tag, hash| {
-                        self.store_branch(&layer[tag as usize], NodeRef::hash(hash), value);
+                        store(parts, tag as usize, NodeRef::hash(hash));
                     });
                 }
             }
-            batch.flush(|tag, hash| {
-                self.store_branch(&layer[tag as usize], NodeRef::hash(hash), value);
-            });
+            batch.flush(|tag, hash| store(parts, tag as usize, NodeRef::hash(hash)));
         }
-        self.encode_branch(root, message);
-        let depth = usize::from(self.arena.branches[root as usize].depth);
-        let key = encode::truncated(self.any_key(Kind::Branch(root)), depth);
-        Top::Branch { key, depth, node: NodeRef::to(message) }
+        Self::hash_roots(parts, batch, message)
     }
 
-    /// Lists stale nodes below `root` and clears their marks: all leaves, and branches in layers, where
-    /// the children of one layer are in the next. Returns the borders of the layers.
-    fn gather(
-        &mut self,
-        root: u32,
-        leaves: &mut Vec<Stale>,
-        branches: &mut Vec<Stale>,
-    ) -> Vec<usize> {
-        leaves.clear();
-        branches.clear();
-        let mut layers = vec![0];
-        self.gather_children(root, leaves, branches);
-        let mut next = 0;
-        while next < branches.len() {
-            layers.push(branches.len());
-            self.warm_children(&branches[next..]);
-            while next < layers[layers.len() - 1] {
-                self.gather_children(branches[next].node, leaves, branches);
-                next += 1;
+    /// The tops of subtries of which all other references are fresh.
+    fn hash_roots(
+        parts: &mut [&mut Self],
+        batch: &mut HashBatch,
+        message: &mut Vec<u8>,
+    ) -> Vec<Top> {
+        let mut tops = vec![Top::Empty; parts.len()];
+        let set_node = |top: &mut Top, hash| {
+            if let Top::Branch { node, .. } = top {
+                *node = NodeRef::hash(hash);
+            }
+        };
+        for (index, part) in parts.iter_mut().enumerate() {
+            part.root_dirty = false;
+            part.marks = 0;
+            match part.root.kind() {
+                Kind::Empty => {}
+                Kind::Leaf(leaf) => {
+                    let leaf = &part.arena.leaves[leaf as usize];
+                    let mut value = Vec::new();
+                    leaf.encode_value(&part.side, &mut value);
+                    tops[index] = Top::Leaf { key: *leaf.key(), value };
+                }
+                Kind::Branch(root) => {
+                    part.encode_branch(root, message);
+                    let depth = usize::from(part.arena.branches[root as usize].depth);
+                    let key = encode::truncated(part.any_key(Kind::Branch(root)), depth);
+                    // A placeholder, unless the root is short.
+                    let node = NodeRef::inline(&message[..message.len().min(31)]);
+                    tops[index] = Top::Branch { key, depth, node };
+                    if message.len() >= 32 {
+                        batch.push(index as u32, message, |tag, hash| {
+                            set_node(&mut tops[tag as usize], hash);
+                        });
+                    }
+                }
             }
         }
-        layers
+        batch.flush(|tag, hash| set_node(&mut tops[tag as usize], hash));
+        tops
     }
 
-    fn gather_children(&mut self, parent: u32, leaves: &mut Vec<Stale>, branches: &mut Vec<Stale>) {
+    fn gather_children(
+        &mut self,
+        part: u32,
+        parent: u32,
+        leaves: &mut Vec<Stale>,
+        branches: &mut Vec<Stale>,
+    ) {
         let branch = &mut self.arena.branches[parent as usize];
         let mut dirty = std::mem::take(&mut branch.dirty);
         while dirty != 0 {
@@ -486,6 +519,7 @@ impl<L: Leaf> Subtrie<L> {
             dirty &= dirty - 1;
             let place = branch.place(digit);
             let stale = |node| Stale {
+                part,
                 node,
                 parent,
                 nibble: digit as u8,
@@ -498,36 +532,6 @@ impl<L: Leaf> Subtrie<L> {
                 Kind::Empty => unreachable!("a bit of the mask is a child"),
             }
         }
-    }
-
-    /// See [`Self::warm`].
-    fn warm_leaves(&self, leaves: &[Stale]) {
-        let touch = |seen, stale: &Stale| seen ^ self.arena.leaves[stale.node as usize].key().0[31];
-        std::hint::black_box(leaves.iter().fold(0, touch));
-    }
-
-    /// See [`Self::warm`].
-    fn warm_children(&self, branches: &[Stale]) {
-        let touch = |seen, stale: &Stale| {
-            let branch = &self.arena.branches[stale.node as usize];
-            let child = self.arena.children[branch.run as usize + branch.child_count() / 2];
-            seen ^ u8::from(child == Node::EMPTY)
-        };
-        std::hint::black_box(branches.iter().fold(0, touch));
-    }
-
-    /// See [`Self::warm`].
-    fn warm_refs(&self, branches: &[Stale]) {
-        let mut seen = 0;
-        for stale in branches {
-            let branch = &self.arena.branches[stale.node as usize];
-            let refs = &self.arena.refs[branch.run as usize..][..branch.child_count()];
-            // Two references are one cache line.
-            for pair in refs.chunks(2) {
-                seen ^= pair[0][0];
-            }
-        }
-        std::hint::black_box(seen);
     }
 
     fn store(&mut self, stale: &Stale, node: &NodeRef) {
@@ -617,6 +621,70 @@ impl<L: Leaf> Subtrie<L> {
             }
         }
     }
+}
+
+/// Lists stale nodes below the roots of `parts` and clears their marks: all leaves, and branches in
+/// layers, where the children of one layer are in the next. Returns the borders of the layers.
+fn gather<L: Leaf>(
+    parts: &mut [&mut Subtrie<L>],
+    leaves: &mut Vec<Stale>,
+    branches: &mut Vec<Stale>,
+) -> Vec<usize> {
+    leaves.clear();
+    branches.clear();
+    for (index, part) in parts.iter_mut().enumerate() {
+        if let Kind::Branch(root) = part.root.kind() {
+            part.gather_children(index as u32, root, leaves, branches);
+        }
+    }
+    let mut layers = vec![0];
+    let mut next = 0;
+    while next < branches.len() {
+        layers.push(branches.len());
+        warm_children(parts, &branches[next..]);
+        while next < layers[layers.len() - 1] {
+            let stale = branches[next];
+            let part = &mut parts[stale.part as usize];
+            part.gather_children(stale.part, stale.node, leaves, branches);
+            next += 1;
+        }
+    }
+    layers
+}
+
+/// See [`Subtrie::warm`].
+fn warm_leaves<L: Leaf>(parts: &[&mut Subtrie<L>], leaves: &[Stale]) {
+    let touch = |seen, stale: &Stale| {
+        let arena = &parts[stale.part as usize].arena;
+        seen ^ arena.leaves[stale.node as usize].key().0[31]
+    };
+    std::hint::black_box(leaves.iter().fold(0, touch));
+}
+
+/// See [`Subtrie::warm`].
+fn warm_children<L: Leaf>(parts: &[&mut Subtrie<L>], branches: &[Stale]) {
+    let touch = |seen, stale: &Stale| {
+        let arena = &parts[stale.part as usize].arena;
+        let branch = &arena.branches[stale.node as usize];
+        let child = arena.children[branch.run as usize + branch.child_count() / 2];
+        seen ^ u8::from(child == Node::EMPTY)
+    };
+    std::hint::black_box(branches.iter().fold(0, touch));
+}
+
+/// See [`Subtrie::warm`].
+fn warm_refs<L: Leaf>(parts: &[&mut Subtrie<L>], branches: &[Stale]) {
+    let mut seen = 0;
+    for stale in branches {
+        let arena = &parts[stale.part as usize].arena;
+        let branch = &arena.branches[stale.node as usize];
+        let refs = &arena.refs[branch.run as usize..][..branch.child_count()];
+        // Two references are one cache line.
+        for pair in refs.chunks(2) {
+            seen ^= pair[0][0];
+        }
+    }
+    std::hint::black_box(seen);
 }
 
 /// Branches and places in runs that sorted leaves need: what their common prefixes say.
