@@ -5,7 +5,7 @@ use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
 use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     io::BufReader,
@@ -63,7 +63,15 @@ pub(crate) struct TestBlock {
 /// Streams the tests of a packed suite; `None`, loudly, where the fixtures are not on this machine.
 pub(crate) fn tests_of(
     pack: &str,
-) -> Option<impl Iterator<Item = (String, BlockchainTest)> + Send> {
+) -> Option<impl Iterator<Item = (String, BlockchainTest)> + Send + use<>> {
+    Some(json_of::<BTreeMap<String, BlockchainTest>>(pack, "*.json")?.flatten())
+}
+
+/// Streams those JSON files of a pack whose names fit, in the order of the pack.
+pub(crate) fn json_of<T: DeserializeOwned + Send>(
+    pack: &str,
+    names: &str,
+) -> Option<impl Iterator<Item = T> + Send + use<T>> {
     let folder = std::env::var_os("BLOCKRAFT_FIXTURES").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
         PathBuf::from,
@@ -76,16 +84,13 @@ pub(crate) fn tests_of(
     let mut tar = Command::new("tar")
         .args(["--zstd", "-xOf"])
         .arg(&file)
-        .args(["--wildcards", "*.json"])
+        .args(["--wildcards", names])
         .stdout(Stdio::piped())
         .spawn()
         .expect("tar runs");
     let stream = BufReader::with_capacity(1 << 20, tar.stdout.take().unwrap());
-    let files = serde_json::Deserializer::from_reader(stream)
-        .into_iter::<BTreeMap<String, BlockchainTest>>()
-        .map(|file| file.expect("a file of blockchain tests"))
-        .flatten();
-    Some(files)
+    let files = serde_json::Deserializer::from_reader(stream).into_iter::<T>();
+    Some(files.map(|file| file.expect("a file of the suite")))
 }
 
 impl BlockchainTest {

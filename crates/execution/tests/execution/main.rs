@@ -6,3 +6,4 @@ mod chain;
 mod engine_tests;
 mod fixtures;
 mod generator;
+mod mainnet_tests;
