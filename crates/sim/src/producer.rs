@@ -1,0 +1,221 @@
+//! Feeds the protocol's `Leader` and carries its commands out, as `node/src/producer.rs` does.
+
+use crate::{
+    Mutant,
+    chain::Proposal,
+    node::{Context, Effect, Local, Node, Packet, Proposed},
+};
+use alloy_primitives::B256;
+use blockraft_primitives::{NodeId, Tick, Transaction};
+use blockraft_protocol::{
+    BuildId, Command, Event, Head, InFlight, Leader, Now, PoolError, ProposalFailure, Refusal,
+    Request, Response, Sifted, Ticket,
+};
+use std::collections::BTreeMap;
+
+/// Milliseconds since 1970 when a run begins.
+const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// The verdicts on a batch, or why it was not looked at.
+pub(crate) type Verdicts = Result<Vec<Result<(), PoolError>>, Refusal>;
+
+/// Who waits for verdicts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Submitter {
+    Own { attempt: u64 },
+    Peer { node: NodeId, attempt: u64 },
+}
+
+#[derive(Debug)]
+pub(crate) struct Producer {
+    leader: Leader,
+    in_flight: InFlight,
+    head: Head,
+    built: Option<(BuildId, Proposal)>,
+    waiting: BTreeMap<Ticket, (Sifted, Submitter)>,
+    next_ticket: Ticket,
+    wake_at: Option<Tick>,
+}
+
+impl Producer {
+    pub(crate) fn new(block_time_ms: u64, head: Head) -> Self {
+        Self {
+            leader: Leader::new(block_time_ms, head),
+            in_flight: InFlight::new(),
+            head,
+            built: None,
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            wake_at: None,
+        }
+    }
+}
+
+impl Node {
+    fn clock(&self, now: u64) -> Now {
+        let unix_ms = (EPOCH_MS + now).saturating_add_signed(self.clock_offset_ms);
+        Now { tick: Tick(now - self.started_at), unix_ms }
+    }
+
+    pub(crate) fn step(&mut self, event: Event, ctx: &mut Context<'_>) {
+        for command in self.producer.leader.step(self.clock(ctx.now), event) {
+            self.carry_out(command, ctx);
+        }
+    }
+
+    pub(crate) fn role_changed(&mut self, ctx: &mut Context<'_>) {
+        if self.raft.is_leader() {
+            self.step(Event::Elected { term: self.raft.term() }, ctx);
+        } else {
+            self.producer.in_flight = InFlight::new();
+            self.step(Event::Deposed { leader: self.raft.leader() }, ctx);
+        }
+    }
+
+    pub(crate) fn progress(&mut self, ctx: &mut Context<'_>) {
+        let head = self.chain.head();
+        if head != self.producer.head {
+            self.producer.head = head;
+            self.producer.in_flight = InFlight::new();
+            self.step(Event::BlockApplied { head }, ctx);
+        }
+        if self.producer.leader.leading_term().is_some() && self.chain.has_executable() {
+            self.step(Event::PoolReady, ctx);
+        }
+    }
+
+    pub(crate) fn woken(&mut self, at: Tick, ctx: &mut Context<'_>) {
+        if self.producer.wake_at == Some(at) {
+            self.producer.wake_at = None;
+            self.step(Event::Timer, ctx);
+        }
+    }
+
+    pub(crate) fn submitted_by_peer(
+        &mut self,
+        node: NodeId,
+        attempt: u64,
+        request: &[u8],
+        ctx: &mut Context<'_>,
+    ) {
+        match Request::decode(request) {
+            Ok(Request::Submit(batch)) => {
+                self.submitted(batch.transactions, Submitter::Peer { node, attempt }, ctx);
+            }
+            other => ctx.watch.fail("wire", format!("a submission arrived as {other:?}")),
+        }
+    }
+
+    pub(crate) fn submitted(
+        &mut self,
+        transactions: Vec<Transaction>,
+        submitter: Submitter,
+        ctx: &mut Context<'_>,
+    ) {
+        let sifted = self.chain.sift(&self.producer.in_flight, transactions);
+        let ticket = self.producer.next_ticket;
+        self.producer.next_ticket += 1;
+        let transactions = sifted.passed.clone();
+        self.producer.waiting.insert(ticket, (sifted, submitter));
+        self.step(Event::Submitted { ticket, transactions }, ctx);
+    }
+
+    fn carry_out(&mut self, command: Command, ctx: &mut Context<'_>) {
+        match command {
+            Command::Barrier { term } => self.begin_barrier(term, ctx),
+            Command::ProposeAdmit { admit, batch } => {
+                if self.mutant == Some(Mutant::AckBeforeCommit) && self.raft.is_leader() {
+                    self.raft.append(batch.encode_entry());
+                    let verdicts = vec![Ok(()); batch.transactions.len()];
+                    let event = Event::AdmitApplied { admit, verdicts };
+                    return ctx.later(0..=0, Local::Leader(event));
+                }
+                self.propose(batch.encode_entry(), Proposed::Admit(admit), ctx);
+            }
+            Command::BuildBlock { build, parent, timestamp } => {
+                ctx.later(0..=15, Local::Build { build, parent: parent.hash, timestamp });
+            }
+            Command::ProposeBlock { build } => self.propose_block(build, ctx),
+            Command::DiscardBlock { build } => {
+                if let Some((_, proposal)) = self.take_built(build) {
+                    self.chain.abandon(proposal.hash);
+                }
+            }
+            Command::Reply { ticket, verdicts } => {
+                if let Some((sifted, submitter)) = self.producer.waiting.remove(&ticket) {
+                    self.tell(submitter, Ok(sifted.merge(verdicts)), ctx);
+                }
+            }
+            Command::Refuse { tickets, refusal } => {
+                for ticket in tickets {
+                    if let Some((_, submitter)) = self.producer.waiting.remove(&ticket) {
+                        self.tell(submitter, Err(refusal), ctx);
+                    }
+                }
+            }
+            Command::Wake { at } => {
+                self.producer.wake_at = Some(at);
+                let delay = (self.started_at + at.0).saturating_sub(ctx.now);
+                ctx.later(delay..=delay, Local::Wake(at));
+            }
+            Command::StepDown { term } => {
+                ctx.watch.trace.line(ctx.now, self.id, || format!("steps down from {term}"));
+                self.raft.hand_over();
+            }
+        }
+    }
+
+    fn tell(&mut self, submitter: Submitter, verdicts: Verdicts, ctx: &mut Context<'_>) {
+        match submitter {
+            Submitter::Own { attempt } => self.finish(attempt, verdicts, ctx),
+            Submitter::Peer { node, attempt } => {
+                let response = verdicts.map_or_else(Response::Refused, Response::Verdicts);
+                let packet = Packet::Answer { attempt, response: response.encode() };
+                ctx.out.push(Effect::Send { to: node, packet });
+            }
+        }
+    }
+
+    pub(crate) fn build(
+        &mut self,
+        build: BuildId,
+        parent: B256,
+        timestamp: u64,
+        ctx: &mut Context<'_>,
+    ) {
+        let proposal = self.chain.build(parent, timestamp, (build.term, self.id));
+        if let Err(error) = &proposal {
+            ctx.watch.trace.line(ctx.now, self.id, || format!("build failed: {error}"));
+        }
+        ctx.later(0..=10, Local::Built { build, proposal: proposal.ok() });
+    }
+
+    pub(crate) fn built(
+        &mut self,
+        build: BuildId,
+        proposal: Option<Proposal>,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(proposal) = proposal else {
+            return self.step(Event::BuildFailed { build }, ctx);
+        };
+        let empty = proposal.is_empty();
+        self.producer.built = Some((build, proposal));
+        self.step(Event::BlockBuilt { build, empty }, ctx);
+    }
+
+    fn take_built(&mut self, build: BuildId) -> Option<(BuildId, Proposal)> {
+        self.producer.built.take_if(|(built, _)| *built == build)
+    }
+
+    fn propose_block(&mut self, build: BuildId, ctx: &mut Context<'_>) {
+        let Some((_, proposal)) = self.take_built(build) else {
+            let failure = ProposalFailure::NotProposed { leader: None };
+            let event = Event::ProposalFailed { build, failure };
+            return ctx.later(0..=0, Local::Leader(event));
+        };
+        self.producer.in_flight = InFlight::new();
+        self.producer.in_flight.add(&proposal.transactions);
+        self.propose(proposal.entry, Proposed::Block(build), ctx);
+    }
+}
