@@ -3,14 +3,20 @@
 //! **Invariant: the marker tells the truth.** It is written in the MDBX transaction that brings the
 //! data to it, and every read looks at the marker of the very snapshot it reads from.
 
+mod walk;
+mod write;
+
+use self::{
+    walk::{SlotRecord, SlotWalk},
+    write::{prune, unwind_block, write_account, write_storage},
+};
 use crate::{
     AccountVisitor, StorageError,
     codec::{
         decode_account, decode_previous_account, decode_previous_slot, decode_slot, decode_u64,
-        encode_account, encode_previous_account, encode_previous_slot, encode_slot, history_key,
-        slot_key,
+        history_key, slot_key,
     },
-    env::{Env, ReadTx, TableCursor, WriteTx},
+    env::{Env, ReadTx, WriteTx},
     tables::{
         ACCOUNT_HISTORY, ACCOUNTS, CODES, FORMAT_VERSION, REVERSE_DIFFS, SHARD_META, SHARD_TABLES,
         STORAGE, STORAGE_HISTORY, Table,
@@ -19,9 +25,9 @@ use crate::{
 };
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::Decodable;
-use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff, StateError};
-use signet_libmdbx::{Rw, SyncMode};
-use std::{collections::BTreeMap, path::Path};
+use blockraft_primitives::{Account, AccountDiff, StateDiff, StateError};
+use signet_libmdbx::SyncMode;
+use std::path::Path;
 
 const MARKER: &[u8] = b"marker";
 /// Nobody asks for the state before this block, and it is never taken back.
@@ -56,14 +62,6 @@ pub(crate) struct Change<'a> {
     pub(crate) number: u64,
     /// The change.
     pub(crate) diff: &'a AccountDiff,
-}
-
-/// A slot and what a block sets it to.
-struct SlotVersion {
-    hashed: B256,
-    number: u64,
-    slot: U256,
-    value: U256,
 }
 
 /// The shard of `count` that holds a hashed key.
@@ -322,206 +320,6 @@ pub(crate) enum Found {
     Block(u64, StateDiff),
 }
 
-type Tables<'tx> = (TableCursor<'tx, Rw>, TableCursor<'tx, Rw>);
-
-fn write_account<'a>(
-    (flat, history): &mut Tables<'_>,
-    group: impl Iterator<Item = &'a Change<'a>>,
-    undo: &mut UndoLog,
-) -> Result<(), StorageError> {
-    let mut group =
-        group.filter(|change| change.diff.change != AccountChange::Unchanged).peekable();
-    let Some(&Change { hashed, diff: AccountDiff { address, .. }, .. }) = group.peek() else {
-        return Ok(());
-    };
-    let stored = flat.get(hashed.as_slice())?.map(|bytes| decode_account(&bytes)).transpose()?;
-    let stored = stored.map(|(_, account)| account);
-    let mut current = stored;
-    for change in group {
-        let next = match change.diff.change {
-            AccountChange::Set(account) => Some(account),
-            _ => None,
-        };
-        if next == current {
-            continue;
-        }
-        if change.number > GENESIS {
-            let previous = encode_previous_account(current.as_ref());
-            history.put(&history_key(hashed.as_slice(), change.number), &previous)?;
-            undo.account(change.number, *address, current);
-        }
-        current = next;
-    }
-    match current {
-        _ if current == stored => Ok(()),
-        Some(account) => flat.put(hashed.as_slice(), &encode_account(address, &account)),
-        None => flat.delete(hashed.as_slice()).map(drop),
-    }
-}
-
-fn write_storage(
-    (flat, history): &mut Tables<'_>,
-    group: &[&Change<'_>],
-    undo: &mut UndoLog,
-) -> Result<(), StorageError> {
-    let Some(&Change { hashed: account, diff: AccountDiff { address, .. }, .. }) =
-        group.first().copied()
-    else {
-        return Ok(());
-    };
-    let mut versions = if group.iter().any(|change| wipes(change.diff)) {
-        versions_with_wipes(flat, &account, group)?
-    } else {
-        versions_of(group)
-    };
-    versions.sort_unstable_by_key(|version| (version.hashed, version.number));
-    for versions in versions.chunk_by(|a, b| a.hashed == b.hashed) {
-        let SlotVersion { hashed, slot, .. } = versions[0];
-        let key = slot_key(&account, &hashed);
-        let stored = flat.get(&key)?.map(|bytes| decode_slot(&bytes)).transpose()?;
-        let stored = stored.map_or(U256::ZERO, |(_, value)| value);
-        let mut current = stored;
-        for version in versions.iter() {
-            if version.value == current {
-                continue;
-            }
-            if version.number > GENESIS {
-                history.put(&history_key(&key, version.number), &encode_previous_slot(current))?;
-                undo.slot(version.number, *address, slot, current);
-            }
-            current = version.value;
-        }
-        if current == stored {
-            continue;
-        }
-        if current.is_zero() {
-            flat.delete(&key)?;
-        } else {
-            flat.put(&key, &encode_slot(slot, current))?;
-        }
-    }
-    Ok(())
-}
-
-fn wipes(diff: &AccountDiff) -> bool {
-    diff.storage_wiped || diff.change == AccountChange::Deleted
-}
-
-fn versions_of(group: &[&Change<'_>]) -> Vec<SlotVersion> {
-    let changes =
-        group.iter().flat_map(|change| change.diff.storage.iter().map(|s| (change.number, s)));
-    changes
-        .map(|(number, change)| SlotVersion {
-            hashed: hash_slot(change.slot),
-            number,
-            slot: change.slot,
-            value: change.value,
-        })
-        .collect()
-}
-
-/// A wipe is written as a zero for every slot that may hold something by then.
-fn versions_with_wipes(
-    flat: &mut TableCursor<'_, Rw>,
-    account: &B256,
-    group: &[&Change<'_>],
-) -> Result<Vec<SlotVersion>, StorageError> {
-    let mut known = BTreeMap::new();
-    let mut next = flat.seek(account.as_slice())?;
-    while let Some((key, value)) = next.filter(|(key, _)| key.starts_with(account.as_slice())) {
-        known.insert(hash_of(&key[32..], "storage")?, decode_slot(&value)?.0);
-        next = flat.next()?;
-    }
-    let mut versions = Vec::new();
-    for change in group {
-        let own = versions_of(&[change]);
-        if wipes(change.diff) {
-            let named: BTreeMap<B256, ()> = own.iter().map(|v| (v.hashed, ())).collect();
-            let zeros = known.iter().filter(|(hashed, _)| !named.contains_key(*hashed));
-            versions.extend(zeros.map(|(&hashed, &slot)| SlotVersion {
-                hashed,
-                number: change.number,
-                slot,
-                value: U256::ZERO,
-            }));
-        }
-        known.extend(own.iter().map(|version| (version.hashed, version.slot)));
-        versions.extend(own);
-    }
-    Ok(versions)
-}
-
-/// Deletes the history entries of the blocks after `from` up to `to`.
-fn prune(tx: &WriteTx<'_>, from: u64, to: u64) -> Result<(), StorageError> {
-    let mut accounts = Vec::new();
-    let mut slots = Vec::new();
-    let mut diffs = tx.cursor(REVERSE_DIFFS)?;
-    for number in from + 1..=to {
-        let Some(bytes) = diffs.get(&number.to_be_bytes())? else { continue };
-        let diff = decode_diff(number, &bytes)?;
-        history_keys(number, &diff, &mut accounts, &mut slots);
-        diffs.delete(&number.to_be_bytes())?;
-    }
-    for (table, mut keys) in [(ACCOUNT_HISTORY, accounts), (STORAGE_HISTORY, slots)] {
-        keys.sort_unstable();
-        let mut table = tx.cursor(table)?;
-        for key in keys {
-            table.delete(&key)?;
-        }
-    }
-    Ok(())
-}
-
-fn unwind_block(tx: &WriteTx<'_>, number: u64) -> Result<(), StorageError> {
-    let Some(bytes) = tx.get(REVERSE_DIFFS, &number.to_be_bytes())? else { return Ok(()) };
-    let diff = decode_diff(number, &bytes)?;
-    for account in &diff.accounts {
-        let hashed = keccak256(account.address);
-        match account.change {
-            AccountChange::Unchanged => {}
-            AccountChange::Deleted => drop(tx.delete(ACCOUNTS, hashed.as_slice())?),
-            AccountChange::Set(value) => {
-                tx.put(ACCOUNTS, hashed.as_slice(), &encode_account(&account.address, &value))?;
-            }
-        }
-        for change in &account.storage {
-            let key = slot_key(&hashed, &hash_slot(change.slot));
-            if change.value.is_zero() {
-                tx.delete(STORAGE, &key)?;
-            } else {
-                tx.put(STORAGE, &key, &encode_slot(change.slot, change.value))?;
-            }
-        }
-    }
-    let (mut accounts, mut slots) = (Vec::new(), Vec::new());
-    history_keys(number, &diff, &mut accounts, &mut slots);
-    for key in accounts {
-        tx.delete(ACCOUNT_HISTORY, &key)?;
-    }
-    for key in slots {
-        tx.delete(STORAGE_HISTORY, &key)?;
-    }
-    tx.delete(REVERSE_DIFFS, &number.to_be_bytes()).map(drop)
-}
-
-/// The keys under which a block's previous values are kept.
-fn history_keys(
-    number: u64,
-    diff: &StateDiff,
-    accounts: &mut Vec<Vec<u8>>,
-    slots: &mut Vec<Vec<u8>>,
-) {
-    for account in &diff.accounts {
-        let hashed = keccak256(account.address);
-        if account.change != AccountChange::Unchanged {
-            accounts.push(history_key(hashed.as_slice(), number));
-        }
-        for change in &account.storage {
-            slots.push(history_key(&slot_key(&hashed, &hash_slot(change.slot)), number));
-        }
-    }
-}
-
 /// The value before the first change of `key` after block `number`.
 fn value_after<'tx>(
     tx: &'tx ReadTx<'_>,
@@ -552,45 +350,4 @@ fn decode_diff(number: u64, mut bytes: &[u8]) -> Result<StateDiff, StorageError>
     StateDiff::decode(&mut bytes).map_err(|error| {
         StorageError::corrupt(format!("reverse diff of block {number}"), error.to_string())
     })
-}
-
-/// The storage table, walked beside the accounts table.
-struct SlotWalk<'tx> {
-    cursor: TableCursor<'tx, signet_libmdbx::Ro>,
-    next: Option<SlotRecord>,
-    /// The first error of an iterator, which itself can only end.
-    error: Option<StorageError>,
-}
-
-struct SlotRecord {
-    account: B256,
-    slot: B256,
-    value: U256,
-}
-
-impl SlotRecord {
-    fn new((key, value): crate::env::Record<'_>) -> Result<Self, StorageError> {
-        let (account, slot) = key.split_at_checked(32).unwrap_or_default();
-        let (_, value) = decode_slot(&value)?;
-        Ok(Self { account: hash_of(account, "storage")?, slot: hash_of(slot, "storage")?, value })
-    }
-}
-
-impl SlotWalk<'_> {
-    /// Leaves behind what is before an account: slots that the visitor did not take.
-    fn skip_to(&mut self, account: &B256) -> Result<(), StorageError> {
-        if self.next.as_ref().is_some_and(|next| next.account < *account) {
-            self.next = self.cursor.seek(account.as_slice())?.map(SlotRecord::new).transpose()?;
-        }
-        Ok(())
-    }
-
-    fn pop(&mut self, account: &B256) -> Option<(B256, U256)> {
-        let record = self.next.take_if(|next| next.account == *account)?;
-        match self.cursor.next().and_then(|next| next.map(SlotRecord::new).transpose()) {
-            Ok(next) => self.next = next,
-            Err(error) => self.error = Some(error),
-        }
-        Some((record.slot, record.value))
-    }
 }
