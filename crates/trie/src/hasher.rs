@@ -77,8 +77,9 @@ impl Group {
         let last = self.waiting - 1;
         let lanes = std::array::from_fn(|lane| self.lanes[lane.min(last)].as_slice());
         let hashes = keccak_x4::digest(lanes);
-        for lane in 0..std::mem::take(&mut self.waiting) {
-            deliver(self.tags[lane], hashes[lane]);
+        let waiting = std::mem::take(&mut self.waiting);
+        for (tag, hash) in self.tags.iter().zip(hashes).take(waiting) {
+            deliver(*tag, hash);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Proofs satisfy alloy's verifier, for what exists and for what does not.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
+
 mod common;
 
 use alloy_primitives::{B256, Bytes, U256, keccak256};

@@ -1,6 +1,8 @@
 //! Roots after random diffs equal those that alloy computes from scratch, whatever the threads, the
 //! sizes and the order of operations.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
+
 mod common;
 
 use alloy_primitives::{B256, U256};

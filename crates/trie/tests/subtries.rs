@@ -1,5 +1,7 @@
 //! Tries built from flat state, and subtries that move between nodes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
+
 mod common;
 
 use alloy_primitives::{B256, U256, keccak256};

@@ -1,5 +1,7 @@
 //! The public TrieTests (ethereum/tests), those of hashed keys through the arena trie as well.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may stop a test")]
+
 use alloy_primitives::{B256, Bytes, hex, keccak256};
 use blockraft_trie::{RawTrie, plain_root};
 use serde_json::Value;

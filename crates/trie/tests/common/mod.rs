@@ -1,7 +1,8 @@
 //! A model state and random diffs over it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
+#![allow(clippy::print_stdout, reason = "a failing test shows its seed")]
 
-use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_trie::{
     TrieAccount,
     root::{state_root_unhashed, storage_root_unhashed},
@@ -69,12 +70,9 @@ pub fn random_account(rng: &mut SmallRng) -> Account {
         2 => U256::from(rng.random_range(0..300u64)),
         _ => U256::from(rng.random::<u128>()) >> rng.random_range(0..100),
     };
-    let code = rng.random_bool(0.2).then(|| keccak256(rng.random::<[u8; 2]>()));
-    Account {
-        nonce: rng.random::<u64>() >> rng.random_range(0..64),
-        balance,
-        code_hash: code.unwrap_or(Account::default().code_hash),
-    }
+    let has_code = rng.random_bool(0.2);
+    let code_hash = if has_code { keccak256(rng.random::<[u8; 2]>()) } else { KECCAK256_EMPTY };
+    Account { nonce: rng.random::<u64>() >> rng.random_range(0..64), balance, code_hash }
 }
 
 pub fn random_slots(rng: &mut SmallRng, mix: &Mix) -> Vec<SlotChange> {
