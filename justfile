@@ -8,7 +8,7 @@ check:
     cargo fmt --all --check
     cargo clippy --release --workspace --lib --bins -- -D warnings
     cargo clippy --release --workspace --all-targets -- -D warnings -A clippy::unwrap_used -A clippy::print_stdout -A unreachable_pub
-    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 # Write what can be mended without thinking.
 fix:
