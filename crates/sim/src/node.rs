@@ -401,8 +401,9 @@ impl Node {
         }
         let index = self.raft.append(entry);
         self.proposals.insert(index, (self.raft.term(), proposed));
-        if ctx.faulty && ctx.rng.chance(20) {
-            ctx.later(1..=100, Local::LoseOutcome { index });
+        // Some callers give up on an answer that does not come soon.
+        if ctx.faulty && ctx.rng.chance(300) {
+            ctx.later(20..=250, Local::LoseOutcome { index });
         }
     }
 

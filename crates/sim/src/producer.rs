@@ -27,12 +27,19 @@ pub(crate) enum Submitter {
 }
 
 #[derive(Debug)]
+struct Waiting {
+    hashes: Vec<B256>,
+    sifted: Sifted,
+    submitter: Submitter,
+}
+
+#[derive(Debug)]
 pub(crate) struct Producer {
     leader: Leader,
     in_flight: InFlight,
     head: Head,
     built: Option<(BuildId, Proposal)>,
-    waiting: BTreeMap<Ticket, (Sifted, Submitter)>,
+    waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     wake_at: Option<Tick>,
 }
@@ -112,11 +119,12 @@ impl Node {
         submitter: Submitter,
         ctx: &mut Context<'_>,
     ) {
+        let hashes = transactions.iter().map(|tx| *tx.tx_hash()).collect();
         let sifted = self.chain.sift(&self.producer.in_flight, transactions);
         let ticket = self.producer.next_ticket;
         self.producer.next_ticket += 1;
         let transactions = sifted.passed.clone();
-        self.producer.waiting.insert(ticket, (sifted, submitter));
+        self.producer.waiting.insert(ticket, Waiting { hashes, sifted, submitter });
         self.step(Event::Submitted { ticket, transactions }, ctx);
     }
 
@@ -142,14 +150,23 @@ impl Node {
                 }
             }
             Command::Reply { ticket, verdicts } => {
-                if let Some((sifted, submitter)) = self.producer.waiting.remove(&ticket) {
-                    self.tell(submitter, Ok(sifted.merge(verdicts)), ctx);
+                if let Some(waiting) = self.producer.waiting.remove(&ticket) {
+                    let Waiting { hashes, sifted, submitter } = waiting;
+                    let mut verdicts = sifted.merge(verdicts);
+                    for (hash, verdict) in hashes.iter().zip(&mut verdicts) {
+                        if matches!(verdict, Err(PoolError::NonceTooLow { .. }))
+                            && self.chain.is_known(hash)
+                        {
+                            *verdict = Err(PoolError::AlreadyKnown);
+                        }
+                    }
+                    self.tell(submitter, Ok(verdicts), ctx);
                 }
             }
             Command::Refuse { tickets, refusal } => {
                 for ticket in tickets {
-                    if let Some((_, submitter)) = self.producer.waiting.remove(&ticket) {
-                        self.tell(submitter, Err(refusal), ctx);
+                    if let Some(waiting) = self.producer.waiting.remove(&ticket) {
+                        self.tell(waiting.submitter, Err(refusal), ctx);
                     }
                 }
             }
