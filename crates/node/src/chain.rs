@@ -5,7 +5,7 @@
 //! block ahead, because the root has to be known before the block is proposed; if that block does not
 //! come back committed, the trie is taken back to the head before anything else happens to it.
 
-use crate::error::NodeError;
+use crate::{clock::Stopwatch, error::NodeError};
 use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
@@ -114,10 +114,14 @@ impl Chain {
     /// apply it must not go on.
     pub(crate) fn apply(&self, applied: Applied, bytes: &[u8]) -> Result<Outcome, NodeError> {
         let index = applied.position.map_or(0, |p| p.index);
-        match LogEntry::decode(bytes)? {
+        let stopwatch = Stopwatch::start();
+        let outcome = match LogEntry::decode(bytes)? {
             LogEntry::Admit(batch) => self.apply_admit(applied, index, &batch),
             LogEntry::Block(entry) => self.apply_block(applied, index, *entry),
-        }
+        };
+        stopwatch.record_stage("apply");
+        self.record_pool();
+        outcome
     }
 
     fn apply_admit(
@@ -183,9 +187,16 @@ impl Chain {
             pool: included.changes,
         });
         drop(pool);
+        record_block(&block);
         // Nobody listening is no failure.
         let _ = self.heads.send(block);
         Ok(Outcome::Block { accepted: true })
+    }
+
+    fn record_pool(&self) {
+        let (pending, queued) = self.pool.read().status();
+        metrics::gauge!("blockraft_txpool_pending_transactions").set(pending as f64);
+        metrics::gauge!("blockraft_txpool_queued_transactions").set(queued as f64);
     }
 
     /// Brings the trie to the state after `entry` and holds it against the header's root.
@@ -255,14 +266,18 @@ impl Chain {
         };
         let (ids, transactions): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
         let view = self.store.view(parent.number)?;
+        let execution = Stopwatch::start();
         let built = build_block(&self.spec, view, &parent, &attributes, &transactions)?;
+        execution.record_stage("execute");
         let BuiltBlock { mut header, included, dropped, receipts, diff, .. } = built;
         let diff = Arc::new(diff);
         let hash = {
             let mut at_head = self.trie.lock();
             self.take_back(&mut at_head)?;
+            let hashing = Stopwatch::start();
             at_head.trie.update(&diff);
             header.state_root = at_head.trie.root();
+            hashing.record_stage("root");
             let hash = header.hash_slow();
             at_head.ahead = Some(Ahead { hash, diff: diff.clone() });
             hash
@@ -328,6 +343,12 @@ impl Chain {
         failed.map_or(Ok(sifted), Err)
     }
 
+    /// Whether the transaction is in the pool or in a block.
+    pub(crate) fn is_known(&self, hash: &B256) -> bool {
+        self.pool.read().by_hash(hash).is_some()
+            || matches!(self.store.transaction(hash), Ok(Some(_)))
+    }
+
     /// Whether the pool holds a transaction that the next block could include.
     pub(crate) fn has_executable(&self) -> bool {
         let parent = self.store.head();
@@ -376,6 +397,13 @@ impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chain").field("head", &self.store.head().number).finish_non_exhaustive()
     }
+}
+
+fn record_block(block: &SealedBlock) {
+    metrics::gauge!("blockraft_block_height").set(block.number() as f64);
+    metrics::gauge!("blockraft_block_gas_used").set(block.header.gas_used as f64);
+    metrics::counter!("blockraft_block_txs_total").increment(block.transactions.len() as u64);
+    metrics::counter!("blockraft_block_gas_used_total").increment(block.header.gas_used);
 }
 
 fn next_base_fee(spec: &ChainSpec, parent: &Sealed<Header>, attributes: &BlockAttributes) -> u128 {

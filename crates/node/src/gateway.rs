@@ -102,7 +102,7 @@ impl Gateway {
     fn answer_known(&self, decoded: &mut Decoded) {
         let all = std::mem::take(decoded);
         for (tx, reply) in all.transactions.into_iter().zip(all.replies) {
-            if self.is_known(tx.tx_hash()) {
+            if self.chain.is_known(tx.tx_hash()) {
                 // The client may be gone; that changes nothing.
                 let _ = reply.send(Ok(*tx.tx_hash()));
             } else {
@@ -110,11 +110,6 @@ impl Gateway {
                 decoded.replies.push(reply);
             }
         }
-    }
-
-    fn is_known(&self, hash: &B256) -> bool {
-        self.chain.pool.read().by_hash(hash).is_some()
-            || matches!(self.chain.store.transaction(hash), Ok(Some(_)))
     }
 
     /// One attempt: hands the batch to the leader that this node knows of, in the order of these
@@ -166,7 +161,7 @@ impl Gateway {
         }
         let status = raft.borrow().clone();
         for (tx, reply) in part.transactions.iter().zip(part.replies) {
-            let error = if self.is_known(tx.tx_hash()) {
+            let error = if self.chain.is_known(tx.tx_hash()) {
                 // The client may be gone; that changes nothing.
                 let _ = reply.send(Ok(*tx.tx_hash()));
                 continue;
@@ -189,7 +184,7 @@ impl Gateway {
             let answer = match verdict {
                 Ok(()) | Err(PoolError::AlreadyKnown) => Ok(hash),
                 // An earlier attempt of this very transaction was admitted, and is in a block by now.
-                Err(PoolError::NonceTooLow { .. }) if self.is_known(&hash) => Ok(hash),
+                Err(PoolError::NonceTooLow { .. }) if self.chain.is_known(&hash) => Ok(hash),
                 Err(error) => Err(error.into()),
             };
             // The client may be gone; that changes nothing.

@@ -5,6 +5,7 @@ use crate::{
     chain::{Chain, Proposal},
     clock::Clock,
 };
+use alloy_primitives::B256;
 use blockraft_primitives::{NodeId, Tick, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
 use blockraft_protocol::{
     AdmitId, BuildId, Command, Event, Head, InFlight, Leader, PoolError, ProposalFailure, Refusal,
@@ -78,6 +79,8 @@ pub(crate) struct Producer {
 }
 
 struct Waiting {
+    /// Of the whole batch.
+    hashes: Vec<B256>,
     sifted: Sifted,
     reply: oneshot::Sender<Verdicts>,
 }
@@ -184,6 +187,7 @@ impl Producer {
         transactions: Vec<Transaction>,
         reply: oneshot::Sender<Verdicts>,
     ) {
+        let hashes = transactions.iter().map(|tx| *tx.tx_hash()).collect();
         let chain = &self.chain;
         let in_flight = &self.in_flight;
         let sifted = tokio::task::block_in_place(|| chain.sift(in_flight, transactions));
@@ -199,7 +203,7 @@ impl Producer {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let transactions = sifted.passed.clone();
-        self.waiting.insert(ticket, Waiting { sifted, reply });
+        self.waiting.insert(ticket, Waiting { hashes, sifted, reply });
         self.step(Event::Submitted { ticket, transactions }).await;
     }
 
@@ -228,9 +232,11 @@ impl Producer {
             Command::ProposeBlock { build } => self.propose_block(build).await,
             Command::DiscardBlock { build } => self.discard(build),
             Command::Reply { ticket, verdicts } => {
-                if let Some(Waiting { sifted, reply }) = self.waiting.remove(&ticket) {
+                if let Some(Waiting { hashes, sifted, reply }) = self.waiting.remove(&ticket) {
+                    let mut verdicts = sifted.merge(verdicts);
+                    self.recognise(&hashes, &mut verdicts);
                     // The gateway may have gone.
-                    let _ = reply.send(Ok(sifted.merge(verdicts)));
+                    let _ = reply.send(Ok(verdicts));
                 }
             }
             Command::Refuse { tickets, refusal } => {
@@ -248,6 +254,18 @@ impl Producer {
                         tracing::warn!(%error, "leadership was not handed over");
                     }
                 });
+            }
+        }
+    }
+
+    /// A transaction whose own nonce is used because it is in a block is known, not too late. Told here,
+    /// because the gateway's node may not have applied that block yet.
+    fn recognise(&self, hashes: &[B256], verdicts: &mut [Result<(), PoolError>]) {
+        for (hash, verdict) in hashes.iter().zip(verdicts) {
+            if matches!(verdict, Err(PoolError::NonceTooLow { .. }))
+                && tokio::task::block_in_place(|| self.chain.is_known(hash))
+            {
+                *verdict = Err(PoolError::AlreadyKnown);
             }
         }
     }

@@ -168,7 +168,6 @@ fn genesis_state_root(genesis: &Genesis) -> B256 {
             balance: account.balance,
             storage_root: storage_root_unhashed(slots),
             code_hash: code_hash(account),
-            ..Default::default()
         };
         (*address, trie_account)
     }))
