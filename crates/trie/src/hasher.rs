@@ -2,6 +2,7 @@
 
 use crate::keccak_x4::{self, RATE};
 use alloy_primitives::{B256, keccak256};
+use rayon::prelude::*;
 
 /// Longest message that waits for others: a full branch has 532 bytes.
 const BLOCKS_MAX: usize = 4;
@@ -84,10 +85,24 @@ impl Group {
     }
 }
 
-/// keccak256 of what `bytes` writes of each item, in order: nearly twice as fast as one by one where the
-/// processor has AVX2. `bytes` adds to an empty buffer.
-pub fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
+/// Items that one thread hashes.
+const CHUNK: usize = 1024;
+
+/// keccak256 of what `bytes` writes of each item, in order: more than twice as fast as one by one where
+/// the processor has AVX2, and on the rayon pool of the caller if there are many. `bytes` adds to an
+/// empty buffer.
+pub fn hash_all<T: Sync>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>) + Sync) -> Vec<B256> {
     let mut hashes = vec![B256::ZERO; items.len()];
+    if items.len() <= CHUNK {
+        hash_chunk(items, &bytes, &mut hashes);
+    } else {
+        let chunks = items.par_chunks(CHUNK).zip(hashes.par_chunks_mut(CHUNK));
+        chunks.for_each(|(items, hashes)| hash_chunk(items, &bytes, hashes));
+    }
+    hashes
+}
+
+fn hash_chunk<T>(items: &[T], bytes: &impl Fn(&T, &mut Vec<u8>), hashes: &mut [B256]) {
     let mut batch = HashBatch::new();
     let mut message = Vec::with_capacity(RATE);
     for (index, item) in items.iter().enumerate() {
@@ -96,5 +111,4 @@ pub fn hash_all<T>(items: &[T], bytes: impl Fn(&T, &mut Vec<u8>)) -> Vec<B256> {
         batch.push(index as u32, &mut message, |tag, hash| hashes[tag as usize] = hash);
     }
     batch.flush(|tag, hash| hashes[tag as usize] = hash);
-    hashes
 }

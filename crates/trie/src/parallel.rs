@@ -83,19 +83,20 @@ impl<L: Leaf> Forest<L> {
         self.parts.iter().map(Subtrie::leaf_count).sum()
     }
 
-    /// Hands each part its operations, in their order.
-    pub(crate) fn apply<T: Copy + Send + Sync>(
+    /// Calls `change` for each key, in the order of the keys, with its part and its index. Parts are
+    /// changed at the same time.
+    pub(crate) fn apply(
         &mut self,
-        operations: &[(B256, T)],
-        change: impl Fn(&mut Subtrie<L>, &B256, T) + Sync,
+        keys: &[B256],
+        change: impl Fn(&mut Subtrie<L>, &B256, usize) + Sync,
     ) {
-        if operations.len() < PARALLEL_OPERATIONS {
-            for (key, operation) in operations {
-                change(self.part_at_mut(key.0[0]), key, *operation);
+        if keys.len() < PARALLEL_OPERATIONS {
+            for (index, key) in keys.iter().enumerate() {
+                change(self.part_at_mut(key.0[0]), key, index);
             }
             return;
         }
-        let (dealt, ends) = deal(operations);
+        let (dealt, ends) = deal(keys);
         let mut hands = Vec::with_capacity(PARTS);
         let (mut rest, mut start) = (dealt.as_slice(), 0);
         for (part, end) in self.parts.iter_mut().zip(ends) {
@@ -107,9 +108,10 @@ impl<L: Leaf> Forest<L> {
         }
         hands.into_par_iter().for_each(|(part, hand)| {
             for some in hand.chunks(WARM_OPERATIONS) {
-                part.warm(some.iter().map(|(key, _)| key));
-                for (key, operation) in some {
-                    change(part, key, *operation);
+                part.warm(some.iter().map(|index| &keys[*index as usize]));
+                for index in some {
+                    let index = *index as usize;
+                    change(part, &keys[index], index);
                 }
             }
         });
@@ -273,10 +275,10 @@ fn prove_join(
     (tops[digit] != Top::Empty).then_some(digit)
 }
 
-/// Sorts operations by the first byte of their keys. Returns them and where each byte's end.
-fn deal<T: Copy>(operations: &[(B256, T)]) -> (Vec<(B256, T)>, [usize; PARTS]) {
+/// Sorts the indices of keys by the first byte of the key. Returns them and where each byte's end.
+fn deal(keys: &[B256]) -> (Vec<u32>, [usize; PARTS]) {
     let mut ends = [0; PARTS];
-    for (key, _) in operations {
+    for key in keys {
         ends[usize::from(key.0[0])] += 1;
     }
     let mut total = 0;
@@ -286,10 +288,10 @@ fn deal<T: Copy>(operations: &[(B256, T)]) -> (Vec<(B256, T)>, [usize; PARTS]) {
         total += *end;
         *end = total;
     }
-    let mut dealt = operations.to_vec();
-    for operation in operations {
-        let place = &mut next[usize::from(operation.0.0[0])];
-        dealt[*place] = *operation;
+    let mut dealt = vec![0; keys.len()];
+    for (index, key) in keys.iter().enumerate() {
+        let place = &mut next[usize::from(key.0[0])];
+        dealt[*place] = index as u32;
         *place += 1;
     }
     (dealt, ends)

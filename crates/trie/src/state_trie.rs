@@ -11,10 +11,6 @@ use crate::{
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff};
-use rayon::prelude::*;
-
-/// Addresses that one thread hashes.
-const HASH_CHUNK: usize = 2048;
 
 /// Ethereum's state trie in memory: accounts under keccak256 of their address, each with its storage
 /// under keccak256 of the slot.
@@ -36,7 +32,10 @@ impl StateTrie {
     /// write sets become final. Storage that is written to an account that does not exist (and is not
     /// created by the same diff) is no part of the state and ignored.
     pub fn update(&mut self, diff: &StateDiff) {
-        self.accounts.apply(&hash_addresses(&diff.accounts), apply);
+        let keys = hasher::hash_all(&diff.accounts, |change, out| {
+            out.extend_from_slice(change.address.as_slice());
+        });
+        self.accounts.apply(&keys, |part, key, index| apply(part, key, &diff.accounts[index]));
     }
 
     /// The state root.
@@ -109,18 +108,6 @@ impl StateTrie {
         let key = keccak256(address);
         (key, self.accounts.part(&key))
     }
-}
-
-fn hash_addresses(changes: &[AccountDiff]) -> Vec<(B256, &AccountDiff)> {
-    let hash = |changes: &'_ [AccountDiff]| {
-        hasher::hash_all(changes, |change, out| out.extend_from_slice(change.address.as_slice()))
-    };
-    let keys: Vec<B256> = if changes.len() <= HASH_CHUNK {
-        hash(changes)
-    } else {
-        changes.par_chunks(HASH_CHUNK).flat_map_iter(hash).collect()
-    };
-    keys.into_iter().zip(changes).collect()
 }
 
 /// Applies the change of one account to its subtrie.

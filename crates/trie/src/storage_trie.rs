@@ -15,8 +15,6 @@ use rayon::prelude::*;
 const SPLIT_SLOTS: usize = 8192;
 /// Small tries that are hashed together.
 const GROUP: usize = 64;
-/// Slot numbers that one thread hashes.
-const HASH_CHUNK: usize = 2048;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -43,11 +41,13 @@ impl StorageTrie {
 
     /// Writes slots; zero removes one.
     pub(crate) fn update(&mut self, changes: &[SlotChange]) {
-        let operations = hash_slots(changes);
+        let keys = hasher::hash_all(changes, |change, out| {
+            out.extend_from_slice(&change.slot.to_be_bytes::<32>());
+        });
         if let Self::Small(trie) = self {
-            if trie.leaf_count() + operations.len() < SPLIT_SLOTS {
-                for (key, value) in &operations {
-                    set_slot(trie, key, *value);
+            if trie.leaf_count() + changes.len() < SPLIT_SLOTS {
+                for (key, change) in keys.iter().zip(changes) {
+                    set_slot(trie, key, change.value);
                 }
                 return;
             }
@@ -55,7 +55,7 @@ impl StorageTrie {
             *self = Self::Split(Forest::build(leaves, || ()));
         }
         if let Self::Split(forest) = self {
-            forest.apply(&operations, set_slot);
+            forest.apply(&keys, |part, key, index| set_slot(part, key, changes[index].value));
         }
     }
 
@@ -156,17 +156,4 @@ fn set_slot(trie: &mut Subtrie<SlotLeaf>, key: &B256, value: U256) {
         |()| Some(SlotLeaf { key: *key, value }),
         |leaf, ()| std::mem::replace(&mut leaf.value, value) != value,
     );
-}
-
-fn hash_slots(changes: &[SlotChange]) -> Vec<(B256, U256)> {
-    let hash = |changes: &[SlotChange]| -> Vec<(B256, U256)> {
-        let keys = hasher::hash_all(changes, |change, out| {
-            out.extend_from_slice(&change.slot.to_be_bytes::<32>());
-        });
-        keys.into_iter().zip(changes).map(|(key, change)| (key, change.value)).collect()
-    };
-    if changes.len() <= HASH_CHUNK {
-        return hash(changes);
-    }
-    changes.par_chunks(HASH_CHUNK).flat_map_iter(hash).collect()
 }
