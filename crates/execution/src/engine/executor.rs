@@ -75,7 +75,8 @@ impl<'a, S: StateReader> Executor<'a, S> {
         let view = self.view();
         view.place = place;
         view.traced = traced;
-        view.reads.clear();
+        // Most transactions read no more than this; growing in steps would cost as much as a read.
+        view.reads = Vec::with_capacity(if traced { 8 } else { 0 });
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         let (verdict, writes) = match result {
             Ok(Ok(done)) => done,
