@@ -1,5 +1,11 @@
 //! The crate from outside: its door, with data in and data out.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of this is tests, helpers included; clippy sees that only of functions marked so"
+)]
+
 mod blockchain_tests;
 mod build_tests;
 mod chain;
