@@ -116,6 +116,8 @@ pub(crate) struct Context<'a> {
     pub(crate) watch: &'a mut Watch,
     /// Faults have not stopped.
     pub(crate) faulty: bool,
+    /// Everything is settled: no more blocks, so that all nodes come to one log index.
+    pub(crate) quiet: bool,
     pub(crate) out: Vec<Effect>,
 }
 
@@ -238,6 +240,7 @@ impl Node {
             Local::RoleChanged => self.role_changed(ctx),
             Local::Progress => self.progress(ctx),
             Local::Leader(event) => self.step(event, ctx),
+            Local::Build { .. } if ctx.quiet => {}
             Local::Build { build, parent, timestamp } => self.build(build, parent, timestamp, ctx),
             Local::Built { build, proposal } => self.built(build, proposal, ctx),
             Local::Wake(at) => self.woken(at, ctx),

@@ -84,6 +84,7 @@ pub(crate) struct World {
     next_event: u64,
     pub(crate) watch: Watch,
     height_at_peace: Option<u64>,
+    quiet: bool,
 }
 
 impl World {
@@ -110,6 +111,7 @@ impl World {
                 violation: None,
             },
             height_at_peace: None,
+            quiet: false,
             genesis,
             rng,
         }
@@ -126,7 +128,8 @@ impl World {
             && let Some(((time, _), event)) = self.queue.pop_first()
         {
             self.now = time;
-            if matches!(event, Event::Look) && self.is_settled() || time > END_MS {
+            let at_rest = matches!(event, Event::Look) && self.quiet && self.is_level();
+            if at_rest || time > END_MS {
                 return self.end();
             }
             self.take(event);
@@ -187,7 +190,10 @@ impl World {
             }
             Event::Fault => {}
             Event::Peace => self.make_peace(),
-            Event::Look => self.schedule(100, Event::Look),
+            Event::Look => {
+                self.quiet |= self.is_settled();
+                self.schedule(100, Event::Look);
+            }
         }
     }
 
@@ -206,6 +212,7 @@ impl World {
             rng: &mut self.rng,
             watch: &mut self.watch,
             faulty: self.height_at_peace.is_none(),
+            quiet: self.quiet,
             out: Vec::new(),
         };
         let node = &mut self.nodes[id as usize];
@@ -342,15 +349,21 @@ impl World {
         self.submissions.values().filter(|submission| submission.state == State::Open).count()
     }
 
+    /// All clients are content, and nothing waits in a pool.
     fn is_settled(&self) -> bool {
-        let first = &self.nodes[0];
-        self.open_count() == 0
-            && self.nodes.iter().all(|node| {
-                node.running
-                    && node.chain.pool.status() == (0, 0)
-                    && node.chain.position == first.chain.position
-                    && node.raft.last_index() == node.chain.position.0
-            })
+        let grown = self.height_at_peace.unwrap_or_default() + 1;
+        let done = |node: &Node| {
+            node.running && node.chain.pool.status() == (0, 0) && node.chain.head().number >= grown
+        };
+        self.open_count() == 0 && self.nodes.iter().all(done)
+    }
+
+    /// All nodes have applied the whole of one log.
+    fn is_level(&self) -> bool {
+        let position = self.nodes[0].chain.position;
+        self.nodes
+            .iter()
+            .all(|node| node.chain.position == position && node.raft.last_index() == position.0)
     }
 
     fn end(&mut self) {
