@@ -54,7 +54,7 @@ fn row(what: &str, got: String, must: &str, reach: &str) {
 }
 
 fn keccak(len: usize) {
-    let messages: Vec<Vec<u8>> = (0..4096usize).map(|n| vec![n as u8; len]).collect();
+    let messages: Vec<Vec<u8>> = (0..1000usize).map(|n| vec![n as u8; len]).collect();
     let one_by_one = cpu(15, || {
         for message in &messages {
             black_box(keccak256(black_box(message)));
@@ -241,7 +241,7 @@ fn hot_contract() {
     let bytes = format!("{:.0} B", trie.memory_bytes() as f64 / SLOTS as f64);
     row("bytes per slot, grown by 50,000 at a time", bytes, "-", "-");
     let mut pick = SmallRng::seed_from_u64(3);
-    let diffs = (0..18)
+    let diffs = (0..40)
         .map(|_| {
             let picks = rand::seq::index::sample(&mut pick, SLOTS as usize, 50_000);
             let mut slots: Vec<u64> = picks.iter().map(|n| n as u64).collect();
