@@ -213,7 +213,7 @@ impl Raft {
             return;
         }
         self.role = Role::Follower;
-        self.leader = leader.or(self.leader.filter(|leader| *leader != self.id));
+        self.leader = leader.or_else(|| self.leader.filter(|leader| *leader != self.id));
         self.out.push(Output::Role);
     }
 
