@@ -153,7 +153,8 @@ fn accounts() {
     );
 
     for count in [1_000, 10_000, 50_000, 200_000] {
-        let diffs: Vec<StateDiff> = (0..9).map(|_| random_diff(&mut rng, count)).collect();
+        let runs = if count <= 10_000 { 40 } else { 9 };
+        let diffs: Vec<StateDiff> = (0..runs).map(|_| random_diff(&mut rng, count)).collect();
         let one_core = with_threads(1, || {
             let mut next = diffs.iter();
             cpu(diffs.len(), || {
@@ -168,7 +169,7 @@ fn accounts() {
         );
         row(&what, format!("{ratio:.1}x ({:.2} ms)", one_core * 1e3), must, reach);
     }
-    let diffs = (0..22).map(|_| random_diff(&mut rng, 10_000)).collect();
+    let diffs = (0..60).map(|_| random_diff(&mut rng, 10_000)).collect();
     let two = two_cores(&mut trie, diffs);
     row("the same (10,000) on two cores against one", two, ">= 1.7x", ">= 1.9x");
 
