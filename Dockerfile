@@ -19,6 +19,6 @@ VOLUME /data
 EXPOSE 8545 8645
 STOPSIGNAL SIGTERM
 # There is no shell here: the binary asks its own node, and fails while no leader is known.
-HEALTHCHECK --interval=2s --timeout=5s --start-period=30s --retries=5 CMD ["/blockraft", "status", "--rpc", "http://127.0.0.1:8545"]
+HEALTHCHECK --interval=2s --timeout=5s --start-period=30s --retries=5 CMD ["/blockraft", "status", "--ready", "--rpc", "http://127.0.0.1:8545"]
 ENTRYPOINT ["/blockraft"]
 CMD ["node"]

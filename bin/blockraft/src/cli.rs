@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Run a cluster of real processes on this machine.
     Devnet(DevnetArgs),
     /// Run one member of a cluster.
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Prepare a data directory from a genesis file.
     Init(InitArgs),
     /// Show members, leader, term, heights and lag.
@@ -213,6 +213,9 @@ pub(crate) struct StatusArgs {
     /// RPC address of any node.
     #[arg(long, env = "BLOCKRAFT_RPC", default_value = "http://127.0.0.1:8545")]
     pub(crate) rpc: String,
+    /// Exit 5 unless the node is ready, as `GET /readyz` tells: for health checks without a shell.
+    #[arg(long)]
+    pub(crate) ready: bool,
 }
 
 impl NodeArgs {

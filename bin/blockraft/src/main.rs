@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Dev(args) => dev::run(args, cli.output),
         Command::Devnet(args) => devnet::run(args, cli.output),
-        Command::Node(args) => node::run(args),
+        Command::Node(args) => node::run(*args),
         Command::Init(args) => init::run(args, cli.output),
         Command::Status(args) => status::run(args, cli.output),
     };

@@ -79,7 +79,7 @@ fn read_config(path: &Path) -> anyhow::Result<NodeArgs> {
 fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     let datadir = args.datadir.context("a node needs a data directory: --datadir")?;
     let raft_addr = args.raft_addr.context("a node needs an address for its peers: --raft-addr")?;
-    let rpc_addr = args.rpc_addr.unwrap_or(([127, 0, 0, 1], 8545).into());
+    let rpc_addr = args.rpc_addr.unwrap_or_else(|| ([127, 0, 0, 1], 8545).into());
     if let Some(genesis) = &args.genesis {
         let node_id = args.node_id.context("a genesis without a node id: --node-id")?;
         let cluster_name = args.cluster_name.as_deref().unwrap_or(DEFAULT_CLUSTER_NAME);

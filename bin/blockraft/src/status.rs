@@ -27,11 +27,12 @@ pub(crate) fn run(args: StatusArgs, format: OutputFormat) -> anyhow::Result<Exit
         OutputFormat::Json => output::print_json(&status),
         OutputFormat::Text => output::print(&table(&status)),
     }
-    Ok(if status.cluster.leader.is_some() {
-        ExitCode::SUCCESS
+    let healthy = if args.ready {
+        status.cluster.unready_reasons().is_empty()
     } else {
-        ExitCode::from(EXIT_UNHEALTHY)
-    })
+        status.cluster.leader.is_some()
+    };
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNHEALTHY) })
 }
 
 /// Asks one node.
@@ -51,7 +52,7 @@ fn table(status: &NodeStatus) -> String {
 
 fn write_table(out: &mut String, status: &NodeStatus) -> std::fmt::Result {
     let cluster = &status.cluster;
-    let leader = cluster.leader.map_or("none".to_owned(), |id| format!("node {id}"));
+    let leader = cluster.leader.map_or_else(|| "none".to_owned(), |id| format!("node {id}"));
     writeln!(out, "Node {} ({}), {}", cluster.node_id, cluster.role, status.client_version)?;
     writeln!(out, "Leader     {leader}, term {}", cluster.term)?;
     writeln!(out, "Block      {}  {}", status.block_number, status.block_hash)?;
@@ -69,9 +70,10 @@ fn write_table(out: &mut String, status: &NodeStatus) -> std::fmt::Result {
             (false, false) => "learner",
         };
         // Only the leader knows how far the others are.
-        let lag = member.matched.map_or("-".to_owned(), |matched| {
-            cluster.last_log_index.saturating_sub(matched).to_string()
-        });
+        let lag = member.matched.map_or_else(
+            || "-".to_owned(),
+            |matched| cluster.last_log_index.saturating_sub(matched).to_string(),
+        );
         writeln!(
             out,
             "{:>4}  {role:<8}  {:<21}  {:<21}  {lag}",

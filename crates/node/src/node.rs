@@ -85,7 +85,8 @@ impl Node {
             producer: producer.clone(),
         };
         transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
-        let block_time_ms = config.block_time_ms.unwrap_or(store.genesis().options.block_time_ms);
+        let block_time_ms =
+            config.block_time_ms.unwrap_or_else(|| store.genesis().options.block_time_ms);
         let task = Producer::new(
             chain.clone(),
             raft.clone(),

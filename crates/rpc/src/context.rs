@@ -180,6 +180,28 @@ pub struct ClusterStatus {
     pub members: Vec<MemberStatus>,
 }
 
+/// Committed entries that a ready node may still have to apply.
+const APPLIED_LAG_MAX: u64 = 1_000;
+
+impl ClusterStatus {
+    /// Committed entries that this node has not applied yet.
+    pub fn applied_lag(&self) -> u64 {
+        self.committed_index.saturating_sub(self.applied_index)
+    }
+
+    /// Why a balancer should not send clients here; empty when the node is ready (`GET /readyz`).
+    pub fn unready_reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.leader.is_none() {
+            reasons.push("no leader is known".to_owned());
+        }
+        if self.applied_lag() > APPLIED_LAG_MAX {
+            reasons.push(format!("{} committed entries are not applied yet", self.applied_lag()));
+        }
+        reasons
+    }
+}
+
 /// A member as another one sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

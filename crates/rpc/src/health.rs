@@ -3,9 +3,6 @@
 use crate::{Role, api::Api};
 use serde::Serialize;
 
-/// Committed entries that a ready node may still have to apply.
-const APPLIED_LAG_MAX: u64 = 1_000;
-
 /// The answer of `GET /readyz`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,14 +20,7 @@ pub(crate) struct Health {
 
 pub(crate) fn check(api: &Api) -> Health {
     let cluster = api.cluster.borrow();
-    let applied_lag = cluster.committed_index.saturating_sub(cluster.applied_index);
-    let mut reasons = Vec::new();
-    if cluster.leader.is_none() {
-        reasons.push("no leader is known".to_owned());
-    }
-    if applied_lag > APPLIED_LAG_MAX {
-        reasons.push(format!("{applied_lag} committed entries are not applied yet"));
-    }
+    let reasons = cluster.unready_reasons();
     Health {
         ready: reasons.is_empty(),
         reasons,
@@ -38,7 +28,7 @@ pub(crate) fn check(api: &Api) -> Health {
         role: cluster.role,
         term: cluster.term,
         leader: cluster.leader,
-        applied_lag,
+        applied_lag: cluster.applied_lag(),
         block: api.store.head().number,
     }
 }

@@ -216,7 +216,6 @@ pub(crate) fn state_root(state: &MemoryState) -> B256 {
                 balance: account.balance,
                 storage_root,
                 code_hash: account.code_hash,
-                ..Default::default()
             },
         )
     }))

@@ -8,10 +8,13 @@ use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
-    io::BufReader,
-    path::PathBuf,
-    process::{Command, Stdio},
-    sync::Arc,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
 };
 
 /// A blockchain test as the public suites write it.
@@ -68,7 +71,7 @@ pub(crate) fn tests_of(
 }
 
 /// Streams those JSON files of a pack whose names fit, in the order of the pack.
-pub(crate) fn json_of<T: DeserializeOwned + Send>(
+pub(crate) fn json_of<T: DeserializeOwned + Send + 'static>(
     pack: &str,
     names: &str,
 ) -> Option<impl Iterator<Item = T> + Send + use<T>> {
@@ -81,16 +84,31 @@ pub(crate) fn json_of<T: DeserializeOwned + Send>(
         eprintln!("fixtures not found, skipped: {}", file.display());
         return None;
     }
-    let mut tar = Command::new("tar")
-        .args(["--zstd", "-xOf"])
-        .arg(&file)
-        .args(["--wildcards", names])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("tar runs");
-    let stream = BufReader::with_capacity(1 << 20, tar.stdout.take().unwrap());
-    let files = serde_json::Deserializer::from_reader(stream).into_iter::<T>();
-    Some(files.map(|file| file.expect("a file of the suite")))
+    let (suffix, (sender, files)) = (names.trim_start_matches('*').to_owned(), sync_channel(64));
+    std::thread::Builder::new()
+        .name("unpack".to_owned())
+        .spawn(move || unpack(&file, &suffix, &sender))
+        .expect("a thread for unpacking");
+    Some(files.into_iter())
+}
+
+/// Sends every file whose name fits, until nobody takes them any more. `names` has at most one `*`
+/// within, which stands for anything.
+fn unpack<T: DeserializeOwned>(pack: &Path, names: &str, files: &SyncSender<T>) {
+    let stream = zstd::Decoder::new(File::open(pack).expect("the pack opens")).expect("zstd");
+    let (within, ending) = names.split_once('*').unwrap_or(("", names));
+    for entry in tar::Archive::new(stream).entries().expect("a tar archive") {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a path").to_string_lossy().into_owned();
+        if !path.ends_with(ending) || !path.contains(within) {
+            continue;
+        }
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text).expect("a whole entry");
+        if files.send(serde_json::from_slice(&text).expect("a file of the suite")).is_err() {
+            return;
+        }
+    }
 }
 
 impl BlockchainTest {

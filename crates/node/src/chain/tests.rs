@@ -228,7 +228,6 @@ fn root_from_scratch(state: &MemoryState) -> B256 {
             balance: account.balance,
             storage_root: storage_root_unhashed(slots),
             code_hash: account.code_hash,
-            ..Default::default()
         };
         (*address, trie_account)
     }))
@@ -298,7 +297,6 @@ fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
                     balance: account.balance,
                     storage_root: proof.storage_root,
                     code_hash: account.code_hash,
-                    ..Default::default()
                 })
             });
             let key = alloy_trie::Nibbles::unpack(keccak256(address));
