@@ -1,7 +1,7 @@
 //! Two implementations of secp256k1 recover the same senders: the C library that the binary uses, and
 //! k256 in pure Rust, which stays as the oracle (docs/decisions/0002).
 
-use alloy_consensus::{SignableTransaction, TxLegacy, transaction::SignerRecoverable};
+use alloy_consensus::{SignableTransaction, TxLegacy};
 use alloy_primitives::{Address, B256, Signature, U256, keccak256};
 use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
 

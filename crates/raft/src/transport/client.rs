@@ -11,7 +11,13 @@ use blockraft_primitives::{NodeId, limits};
 use blockraft_storage::Identity;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::{BTreeMap, BTreeSet}, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
