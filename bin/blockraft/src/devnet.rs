@@ -91,6 +91,8 @@ struct ConfigFile<'a> {
     node_id: NodeId,
     raft_addr: SocketAddr,
     rpc_addr: SocketAddr,
+    /// Seconds. The data directory may have been made with another one.
+    block_time: f64,
     members: Vec<MemberArg>,
 }
 
@@ -105,6 +107,7 @@ fn write_config(node: &PlannedNode, plan: &Plan) -> anyhow::Result<()> {
         node_id: node.id,
         raft_addr: node.raft_addr,
         rpc_addr: node.rpc_addr,
+        block_time: plan.genesis.options.block_time_ms as f64 / 1000.0,
         members: plan.nodes.iter().map(member).collect(),
     };
     let path = config_path(&node.datadir);
