@@ -21,30 +21,30 @@ use std::{
 };
 
 /// The binary under test.
-pub const BLOCKRAFT: &str = env!("CARGO_BIN_EXE_blockraft");
+pub(crate) const BLOCKRAFT: &str = env!("CARGO_BIN_EXE_blockraft");
 /// Chain id of the built-in genesis.
-pub const CHAIN_ID: u64 = 1337;
+pub(crate) const CHAIN_ID: u64 = 1337;
 
 /// A `blockraft devnet` with its nodes.
-pub struct Devnet {
+pub(crate) struct Devnet {
     parent: Child,
-    pub nodes: Vec<Node>,
-    pub keys: Vec<PrivateKeySigner>,
-    pub leader: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) keys: Vec<PrivateKeySigner>,
+    pub(crate) leader: u64,
 }
 
 /// One node of it. A node that the test restarted is the test's own child.
-pub struct Node {
-    pub id: u64,
-    pub url: String,
-    pub raft: String,
-    pub datadir: PathBuf,
-    pub pid: u32,
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    pub(crate) url: String,
+    pub(crate) raft: String,
+    pub(crate) datadir: PathBuf,
+    pub(crate) pid: u32,
     restarted: Option<Child>,
 }
 
 /// `count` consecutive free ports that no other test of this process was given.
-pub fn free_ports(count: u16) -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + (std::process::id() % 97) as u16 * 300;
     for _ in 0..30 {
@@ -58,7 +58,7 @@ pub fn free_ports(count: u16) -> u16 {
 }
 
 /// The binary with arguments and no inherited settings.
-pub fn blockraft(args: &[&str]) -> Command {
+pub(crate) fn blockraft(args: &[&str]) -> Command {
     let mut command = Command::new(BLOCKRAFT);
     command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap_or_default());
     command
@@ -66,12 +66,12 @@ pub fn blockraft(args: &[&str]) -> Command {
 
 impl Devnet {
     /// Starts three nodes and waits until they are ready.
-    pub fn start(datadir: &Path, extra: &[&str]) -> Self {
+    pub(crate) fn start(datadir: &Path, extra: &[&str]) -> Self {
         Self::start_with(datadir, extra, &[])
     }
 
     /// The same with settings for every node, as environment variables.
-    pub fn start_with(datadir: &Path, extra: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(datadir: &Path, extra: &[&str], settings: &[(&str, &str)]) -> Self {
         let port = free_ports(6);
         let (rpc, raft) = (port.to_string(), (port + 3).to_string());
         let mut parent = blockraft(&["devnet", "-o", "json", "--port", &rpc, "--raft-port", &raft])
@@ -102,12 +102,12 @@ impl Devnet {
     }
 
     /// The node with this id.
-    pub fn node(&mut self, id: u64) -> &mut Node {
+    pub(crate) fn node(&mut self, id: u64) -> &mut Node {
         self.nodes.iter_mut().find(|n| n.id == id).expect("a node of the devnet")
     }
 
     /// Ctrl-C, and what came of it.
-    pub fn interrupt(&mut self) -> ExitStatus {
+    pub(crate) fn interrupt(&mut self) -> ExitStatus {
         signal(self.parent.id(), "INT");
         wait(&mut self.parent, Duration::from_secs(20))
     }
@@ -130,7 +130,7 @@ impl Drop for Devnet {
 
 impl Node {
     /// kill -9.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         signal(self.pid, "KILL");
         if let Some(child) = &mut self.restarted {
             let _ = child.wait();
@@ -138,13 +138,13 @@ impl Node {
     }
 
     /// SIGTERM to a node that this test started, and what came of it.
-    pub fn terminate(&mut self) -> ExitStatus {
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         signal(self.pid, "TERM");
         wait(self.restarted.as_mut().expect("a node of this test"), Duration::from_secs(20))
     }
 
     /// Starts the node again, as the devnet tells its user to.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let log = std::fs::OpenOptions::new()
             .append(true)
             .open(self.datadir.join("node.log"))
@@ -159,13 +159,13 @@ impl Node {
     }
 
     /// A client of this node.
-    pub fn client(&self) -> HttpClient {
+    pub(crate) fn client(&self) -> HttpClient {
         client(&self.url)
     }
 }
 
 /// A client of any node.
-pub fn client(url: &str) -> HttpClient {
+pub(crate) fn client(url: &str) -> HttpClient {
     HttpClientBuilder::default()
         .request_timeout(Duration::from_secs(15))
         .build(url)
@@ -173,13 +173,13 @@ pub fn client(url: &str) -> HttpClient {
 }
 
 /// Sends a signal to a process that this test started.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
     assert!(status.expect("kill runs").success(), "kill -{name} {pid}");
 }
 
 /// Waits for a process to end, and fails if it does not.
-pub fn wait(child: &mut Child, timeout: Duration) -> ExitStatus {
+pub(crate) fn wait(child: &mut Child, timeout: Duration) -> ExitStatus {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(status) = child.try_wait().expect("a child of this test") {
@@ -205,7 +205,7 @@ fn read_json(child: &mut Child) -> Value {
 }
 
 /// A signed transfer of one wei.
-pub fn transfer(key: &PrivateKeySigner, nonce: u64, to: Address) -> (B256, String) {
+pub(crate) fn transfer(key: &PrivateKeySigner, nonce: u64, to: Address) -> (B256, String) {
     let tx = TxEip1559 {
         chain_id: CHAIN_ID,
         nonce,
@@ -222,7 +222,7 @@ pub fn transfer(key: &PrivateKeySigner, nonce: u64, to: Address) -> (B256, Strin
 }
 
 /// One call.
-pub async fn call(
+pub(crate) async fn call(
     client: &HttpClient,
     method: &str,
     params: Vec<Value>,
@@ -235,7 +235,7 @@ pub async fn call(
 }
 
 /// Polls until `probe` yields something, and fails after `timeout`.
-pub async fn eventually<T>(
+pub(crate) async fn eventually<T>(
     what: &str,
     timeout: Duration,
     mut probe: impl AsyncFnMut() -> Option<T>,
@@ -251,13 +251,13 @@ pub async fn eventually<T>(
 }
 
 /// A block's number from its hexadecimal form.
-pub fn quantity(value: &Value) -> u64 {
+pub(crate) fn quantity(value: &Value) -> u64 {
     u64::from_str_radix(value.as_str().expect("a quantity").trim_start_matches("0x"), 16)
         .expect("hexadecimal")
 }
 
 /// The receipt of a transaction at one node, once it is there.
-pub async fn receipt(client: &HttpClient, hash: B256) -> Value {
+pub(crate) async fn receipt(client: &HttpClient, hash: B256) -> Value {
     eventually(&format!("receipt of {hash}"), Duration::from_secs(20), async || {
         call(client, "eth_getTransactionReceipt", vec![hash.to_string().into()])
             .await
@@ -268,12 +268,12 @@ pub async fn receipt(client: &HttpClient, hash: B256) -> Value {
 }
 
 /// The head's number at one node.
-pub async fn block_number(client: &HttpClient) -> Option<u64> {
+pub(crate) async fn block_number(client: &HttpClient) -> Option<u64> {
     call(client, "eth_blockNumber", vec![]).await.ok().as_ref().map(quantity)
 }
 
 /// Asserts that all nodes have the same block at every height up to the lowest head.
-pub async fn assert_same_chain(clients: &[HttpClient]) -> u64 {
+pub(crate) async fn assert_same_chain(clients: &[HttpClient]) -> u64 {
     let mut lowest = u64::MAX;
     for client in clients {
         lowest = lowest.min(block_number(client).await.expect("a node that answers"));
