@@ -91,6 +91,15 @@ impl<S: StateReader> BlockState<S> {
         StateDiff { accounts, codes: codes.into_values().collect() }
     }
 
+    /// Everything that was looked at, with its present values, changed or not: applied on top of an
+    /// earlier one, it takes back what went back to what it was.
+    pub(crate) fn touched(&self) -> StateDiff {
+        let mut accounts: Vec<AccountDiff> =
+            self.accounts.iter().map(|(address, account)| account.touched(*address)).collect();
+        accounts.sort_unstable_by_key(|account| account.address);
+        StateDiff { accounts, codes: Vec::new() }
+    }
+
     /// Runs a plain transfer without the EVM; `None`, and nothing changed, where it is not plainly one.
     pub(crate) fn transfer(
         &mut self,
@@ -206,6 +215,18 @@ impl CachedAccount {
         let now = self.now.filter(Account::has_code)?;
         let known = self.before.is_some_and(|before| before.code_hash == now.code_hash);
         (!known).then_some(now.code_hash)
+    }
+
+    fn touched(&self, address: Address) -> AccountDiff {
+        let change = self.now.map_or(AccountChange::Deleted, AccountChange::Set);
+        let mut storage = Vec::new();
+        if self.now.is_some() {
+            let slots = self.storage.iter();
+            storage.extend(slots.map(|(slot, value)| SlotChange { slot: *slot, value: value.now }));
+            storage.sort_unstable_by_key(|change| change.slot);
+        }
+        // Where the parent has no storage, the cache knows every slot that there is.
+        AccountDiff { address, change, storage_wiped: self.starts_empty(), storage }
     }
 
     fn into_diff(self, address: Address) -> Option<AccountDiff> {

@@ -16,6 +16,7 @@
 
 mod block_state;
 mod build;
+mod consensus;
 mod database;
 mod engine;
 mod env;
@@ -28,6 +29,10 @@ mod transfer;
 mod validate;
 
 pub use build::{BuiltBlock, build_block};
+pub use consensus::{
+    Ancestor, ConsensusError, HeaderRules, OMMER_DEPTH_MAX, check_body, check_header, check_ommers,
+    next_difficulty, recover,
+};
 pub use database::{DatabaseError, StateDatabase};
 pub use engine::{
     BlockInput, BlockResult, BuildInput, BuildResult, OUTCOMES_VERSION, Outcome, OutcomesError,
@@ -35,4 +40,4 @@ pub use engine::{
 };
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
-pub use serial::{ExecutedBlock, execute_block};
+pub use serial::{ExecutedBlock, execute_block, execute_block_with_roots, execute_transaction};

@@ -83,22 +83,50 @@ impl<'a, S: StateReader> Runner<'a, S> {
         env: EvmEnv,
         state: S,
         header: &Header,
-        (transfers, tx_count): (Transfers, usize),
+        place: (Transfers, usize),
     ) -> Result<Self, ExecutionError> {
+        let mut runner = Self::bare(spec, env, state, header, place);
+        let result = before_transactions(spec, &mut runner.evm, header);
+        runner.check(result)?;
+        Ok(runner)
+    }
+
+    /// As [`Self::begin`], without changes and calls before the transactions.
+    pub(crate) fn bare(
+        spec: &'a ChainSpec,
+        env: EvmEnv,
+        state: S,
+        header: &Header,
+        (transfers, tx_count): (Transfers, usize),
+    ) -> Self {
         let parent = (header.number.saturating_sub(1), header.parent_hash);
         // A transaction brings one or two accounts that were not there yet.
         let state = BlockState::new(state, parent, tx_count + tx_count / 2);
         let transfers = (transfers == Transfers::Direct)
             .then(|| TransferRules::new(&env.cfg_env, &env.block_env));
-        let mut runner = Self {
+        Self {
             evm: EthEvmBuilder::new(state, env).build(),
             spec,
             transfers,
             progress: Progress { receipts: Vec::with_capacity(tx_count), ..Progress::default() },
-        };
-        let result = before_transactions(spec, &mut runner.evm, header);
-        runner.check(result)?;
-        Ok(runner)
+        }
+    }
+
+    /// Every account and slot looked at so far, as it is now.
+    pub(crate) fn touched(&mut self) -> StateDiff {
+        self.evm.db_mut().touched()
+    }
+
+    /// Gives the last receipt a state root in place of a status (before EIP-658).
+    pub(crate) fn set_post_state(&mut self, root: B256) {
+        let receipt = self.progress.receipts.last_mut().expect("a transaction ran before");
+        receipt.status = Eip658Value::PostState(root);
+    }
+
+    /// Receipts and net change, without what a block does after its transactions.
+    pub(crate) fn into_parts(self) -> (Vec<Receipt>, StateDiff) {
+        let (state, _) = self.evm.finish();
+        (self.progress.receipts, state.into_diff())
     }
 
     /// Gas that is left for transactions.

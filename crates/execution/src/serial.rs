@@ -9,6 +9,7 @@ use crate::{
 };
 use alloy_consensus::Header;
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
+use alloy_primitives::B256;
 use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
 
 /// What a given block came to.
@@ -41,6 +42,42 @@ pub fn execute_block<S: StateReader>(
 ) -> Result<ExecutedBlock, ExecutionError> {
     let input = BlockInput { spec, header, transactions, ommers, withdrawals };
     run(&input, state, Transfers::InEvm)
+}
+
+/// [`execute_block`] for blocks before Byzantium, whose receipts carry the state root after their
+/// transaction: `root_of` gives the root of the parent state under a diff. Each diff it gets covers those
+/// before it, so they may be applied one upon the other.
+pub fn execute_block_with_roots<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: S,
+    root_of: &mut dyn FnMut(&StateDiff) -> B256,
+) -> Result<ExecutedBlock, ExecutionError> {
+    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+    let env = evm_env(spec, header);
+    let place = (Transfers::InEvm, transactions.len());
+    let mut runner = Runner::begin(spec, env, state, header, place)?;
+    for (index, tx) in transactions.iter().enumerate() {
+        runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
+        let root = root_of(&runner.touched());
+        runner.set_post_state(root);
+    }
+    let finished = runner.finish(ommers, withdrawals)?;
+    checked(spec, header, transactions, finished)
+}
+
+/// Executes one transaction alone, without what a block does before and after its transactions: what the
+/// public state tests ask for.
+pub fn execute_transaction<S: StateReader>(
+    spec: &ChainSpec,
+    state: S,
+    header: &Header,
+    tx: &Transaction,
+) -> Result<(Receipt, StateDiff), ExecutionError> {
+    let env = evm_env(spec, header);
+    let mut runner = Runner::bare(spec, env, state, header, (Transfers::InEvm, 1));
+    runner.run(tx).map_err(|refusal| refusal.of_given(0, tx))?;
+    let (mut receipts, diff) = runner.into_parts();
+    Ok((receipts.pop().expect("a transaction that ran has a receipt"), diff))
 }
 
 /// Executes a given block on this thread.

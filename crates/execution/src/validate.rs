@@ -11,6 +11,9 @@ use blockraft_primitives::ChainSpec;
 pub(crate) struct Commitments {
     pub(crate) gas_used: u64,
     pub(crate) receipts_root: B256,
+    /// Whether the receipts are complete: before Byzantium they need state roots, which are not always
+    /// asked for.
+    pub(crate) receipts_complete: bool,
     pub(crate) logs_bloom: Bloom,
     pub(crate) blob_gas_used: Option<u64>,
     pub(crate) requests_hash: Option<B256>,
@@ -26,9 +29,11 @@ impl Commitments {
     ) -> Self {
         let cancun = spec.is_cancun_active_at_timestamp(timestamp);
         let prague = spec.is_prague_active_at_timestamp(timestamp);
+        let mut statuses = finished.receipts.iter().map(|receipt| &receipt.status);
         Self {
             gas_used: finished.gas_used,
             receipts_root,
+            receipts_complete: statuses.all(|status| status.is_post_state()),
             logs_bloom,
             blob_gas_used: cancun.then_some(finished.blob_gas_used),
             requests_hash: prague.then(|| finished.requests.requests_hash()),
@@ -44,13 +49,13 @@ impl Commitments {
         header.requests_hash = self.requests_hash;
     }
 
-    /// The first field of `header` that says otherwise. Receipts before Byzantium carry state roots, so
-    /// their root is not known from execution alone.
+    /// The first field of `header` that says otherwise. Receipts before Byzantium carry state roots;
+    /// without these their root is not known.
     pub(crate) fn check(self, spec: &ChainSpec, header: &Header) -> Result<(), ExecutionError> {
         let mismatch = if header.gas_used != self.gas_used {
             HeaderMismatch::GasUsed { got: header.gas_used, expected: self.gas_used }
         } else if header.receipts_root != self.receipts_root
-            && spec.is_byzantium_active_at_block(header.number)
+            && (self.receipts_complete || spec.is_byzantium_active_at_block(header.number))
         {
             HeaderMismatch::ReceiptsRoot { got: header.receipts_root, expected: self.receipts_root }
         } else if header.logs_bloom != self.logs_bloom {
