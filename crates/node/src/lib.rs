@@ -17,6 +17,7 @@ mod config;
 mod data_plane;
 mod error;
 mod gateway;
+pub mod import;
 mod node;
 mod persister;
 mod producer;

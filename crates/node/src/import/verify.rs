@@ -1,0 +1,103 @@
+//! One block against everything that it must be.
+
+use super::{
+    ImportError,
+    rules::{ChainRules, Tip},
+};
+use alloy_consensus::{Block, Header, Sealable, Sealed, TxEnvelope};
+use alloy_eips::{
+    eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+};
+use alloy_hardforks::EthereumHardforks;
+use blockraft_execution::{
+    BlockInput, ConsensusError, ExecutedBlock, check_body, check_header, check_ommers, execute,
+    execute_block, execute_block_with_roots, recover,
+};
+use blockraft_primitives::{AccountChange, ChainSpec, StateDiff, StateReader};
+use blockraft_trie::StateTrie;
+
+/// A block that is valid on its parent.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) header: Sealed<Header>,
+    pub(super) executed: ExecutedBlock,
+}
+
+/// Checks and executes `block` on `tip`, whose state is `state` and `trie`. A valid block's changes are in
+/// the trie afterwards; after an error the trie may hold some of them.
+pub(super) fn verify<S: StateReader>(
+    rules: &ChainRules,
+    tip: &Tip,
+    block: &Block<TxEnvelope>,
+    state: S,
+    trie: &mut StateTrie,
+    threads: usize,
+) -> Result<Verified, ImportError> {
+    let spec = rules.spec_after(tip)?;
+    let Block { header, body } = block;
+    check_header(&spec, rules.headers, &tip.header, header)?;
+    check_body(&spec, block)?;
+    check_ommers(&spec, header, &body.ommers, &tip.ancestors)?;
+    let transactions = body
+        .transactions
+        .iter()
+        .enumerate()
+        .map(|(index, tx)| recover(&spec, header.number, index, tx.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let withdrawals = body.withdrawals.as_ref().map_or(&[][..], |list| list.as_slice());
+    let input = BlockInput {
+        spec: &spec,
+        header,
+        transactions: &transactions,
+        ommers: &body.ommers,
+        withdrawals,
+    };
+    let executed = run(&spec, &input, state, trie, threads)?;
+    if rules.system_contracts && spec.is_prague_active_at_timestamp(header.timestamp) {
+        check_system_contracts(&executed.diff, trie)?;
+    }
+    trie.update(&executed.diff);
+    let expected = trie.root();
+    if header.state_root != expected {
+        return Err(ImportError::StateRoot { got: header.state_root, expected });
+    }
+    Ok(Verified { header: header.clone().seal_slow(), executed })
+}
+
+fn run<S: StateReader>(
+    spec: &ChainSpec,
+    input: &BlockInput<'_>,
+    state: S,
+    trie: &StateTrie,
+    threads: usize,
+) -> Result<ExecutedBlock, ImportError> {
+    if !spec.is_byzantium_active_at_block(input.header.number) && !input.transactions.is_empty() {
+        let mut between = trie.clone();
+        let executed = execute_block_with_roots(input, state, &mut |diff| {
+            between.update(diff);
+            between.root()
+        })?;
+        return Ok(executed);
+    }
+    if threads > 1 {
+        return Ok(execute(input, state, Vec::new(), threads)?.block);
+    }
+    let BlockInput { header, transactions, ommers, withdrawals, .. } = *input;
+    Ok(execute_block(spec, state, header, transactions, ommers, withdrawals)?)
+}
+
+/// EIP-7002 and EIP-7251: the contracts must be there when the block ends. `trie` is of the parent.
+fn check_system_contracts(diff: &StateDiff, trie: &StateTrie) -> Result<(), ConsensusError> {
+    for address in [WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS] {
+        let change = diff.accounts.iter().find(|account| account.address == address);
+        let account = match change.map(|account| account.change) {
+            Some(AccountChange::Set(account)) => Some(account),
+            Some(AccountChange::Deleted) => None,
+            Some(AccountChange::Unchanged) | None => trie.account(address),
+        };
+        if !account.is_some_and(|account| account.has_code()) {
+            return Err(ConsensusError::SystemContract { address });
+        }
+    }
+    Ok(())
+}
