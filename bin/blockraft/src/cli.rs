@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Node(Box<NodeArgs>),
     /// Prepare a data directory from a genesis file.
     Init(InitArgs),
+    /// Run the public suites' blockchain tests.
+    Blocktest(FixtureArgs),
+    /// Run the public suites' state tests.
+    Statetest(FixtureArgs),
     /// Show members, leader, term, heights and lag.
     Status(StatusArgs),
 }
@@ -205,6 +209,25 @@ fn block_time_from_toml<'de, D: serde::Deserializer<'de>>(
 ) -> Result<Option<BlockTimeMs>, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     parse_seconds(&seconds.to_string()).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// `blockraft blocktest` and `blockraft statetest`
+#[derive(Debug, Args)]
+pub(crate) struct FixtureArgs {
+    /// Files of tests, and folders of such files.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Threads that execute one block together.
+    #[arg(long, default_value_t = 1, value_parser = parse_executors)]
+    pub(crate) executors: usize,
+    /// Files that are run at the same time; one for each core when absent.
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+}
+
+fn parse_executors(text: &str) -> Result<usize, String> {
+    let executors = text.parse().ok().filter(|executors| (1..=256).contains(executors));
+    executors.ok_or_else(|| "executors are 1 to 256".to_owned())
 }
 
 /// `blockraft status`

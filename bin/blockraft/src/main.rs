@@ -5,14 +5,17 @@
 
 mod accounts;
 mod banner;
+mod blocktest;
 mod cli;
 mod dev;
 mod devnet;
+mod fixtures;
 mod init;
 mod node;
 mod output;
 mod ports;
 mod signals;
+mod statetest;
 mod status;
 
 use clap::Parser;
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         Command::Devnet(args) => devnet::run(args, cli.output),
         Command::Node(args) => node::run(*args),
         Command::Init(args) => init::run(args, cli.output),
+        Command::Blocktest(args) => blocktest::run(args),
+        Command::Statetest(args) => statetest::run(args),
         Command::Status(args) => status::run(args, cli.output),
     };
     match result {

@@ -1,0 +1,139 @@
+//! `blockraft blocktest`: the public suites' blockchain tests.
+
+use crate::{
+    cli::FixtureArgs,
+    fixtures::{self, Alloc, TestConfig, Verdict},
+};
+use alloy_genesis::Genesis;
+use alloy_primitives::{Address, B64, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
+use anyhow::{Context, bail, ensure};
+use blockraft_node::import::MemoryChain;
+use blockraft_primitives::{Account, ClusterGenesis, MemoryState};
+use serde::Deserialize;
+use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
+
+/// A blockchain test.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlockTest {
+    network: String,
+    #[serde(default)]
+    config: TestConfig,
+    genesis_block_header: TestHeader,
+    pre: Alloc,
+    blocks: Vec<TestBlock>,
+    lastblockhash: B256,
+    post_state: Option<Alloc>,
+    post_state_hash: Option<B256>,
+}
+
+/// The genesis block.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TestHeader {
+    hash: B256,
+    parent_hash: B256,
+    coinbase: Address,
+    difficulty: U256,
+    gas_limit: U256,
+    timestamp: U256,
+    extra_data: Bytes,
+    mix_hash: B256,
+    nonce: B64,
+    base_fee_per_gas: Option<U256>,
+    blob_gas_used: Option<U256>,
+    excess_blob_gas: Option<U256>,
+}
+
+/// A block, and what is wrong with it if something is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TestBlock {
+    rlp: Bytes,
+    expect_exception: Option<String>,
+}
+
+pub(crate) fn run(args: FixtureArgs) -> anyhow::Result<ExitCode> {
+    let executors = args.executors;
+    fixtures::run(&args.paths, args.threads, executors, |file| verdicts(file, executors))
+}
+
+fn verdicts(file: &Path, executors: usize) -> anyhow::Result<Vec<Verdict>> {
+    let text = fs::read(file)?;
+    let tests: BTreeMap<String, BlockTest> =
+        serde_json::from_slice(&text).context("not a file of blockchain tests")?;
+    let verdict = |(name, test): (&String, &BlockTest)| {
+        Verdict::of(name, &test.network, || check(test, executors))
+    };
+    Ok(tests.iter().map(verdict).collect())
+}
+
+fn check(test: &BlockTest, executors: usize) -> anyhow::Result<()> {
+    let genesis = ClusterGenesis::new(genesis_of(test)?)?;
+    let expected = test.genesis_block_header.hash;
+    ensure!(genesis.hash() == expected, "genesis is {}, expected {expected}", genesis.hash());
+    let mut chain = MemoryChain::new(&genesis, executors).context("genesis")?;
+    for (index, block) in test.blocks.iter().enumerate() {
+        match (chain.import(&block.rlp), &block.expect_exception) {
+            (Ok(_), None) => {}
+            (Ok(_), Some(rule)) => bail!("block {index} is taken, expected {rule}"),
+            (Err(error), Some(rule)) if fixtures::is_expected(rule, &error) => {}
+            (Err(error), Some(rule)) => {
+                let label = fixtures::label(&error);
+                bail!("block {index} is refused with {label} ({error}), expected {rule}");
+            }
+            (Err(error), None) => bail!("block {index} is refused: {error}"),
+        }
+    }
+    let head = chain.head();
+    let expected = test.lastblockhash;
+    ensure!(head.hash() == expected, "head is {}, expected {expected}", head.hash());
+    if let Some(expected) = test.post_state_hash {
+        ensure!(head.state_root == expected, "state root is {}, not {expected}", head.state_root);
+    }
+    match &test.post_state {
+        Some(expected) => check_state(chain.state(), expected),
+        None => Ok(()),
+    }
+}
+
+fn genesis_of(test: &BlockTest) -> anyhow::Result<Genesis> {
+    let header = &test.genesis_block_header;
+    Ok(Genesis {
+        config: fixtures::network(&test.network, &test.config)?,
+        nonce: header.nonce.into(),
+        timestamp: header.timestamp.saturating_to(),
+        extra_data: header.extra_data.clone(),
+        gas_limit: header.gas_limit.saturating_to(),
+        difficulty: header.difficulty,
+        mix_hash: header.mix_hash,
+        coinbase: header.coinbase,
+        alloc: test.pre.iter().map(|(address, a)| (*address, a.to_genesis())).collect(),
+        base_fee_per_gas: header.base_fee_per_gas.map(|fee| fee.saturating_to()),
+        excess_blob_gas: header.excess_blob_gas.map(|gas| gas.saturating_to()),
+        blob_gas_used: header.blob_gas_used.map(|gas| gas.saturating_to()),
+        number: Some(0),
+        parent_hash: Some(header.parent_hash),
+        slot_number: None,
+    })
+}
+
+/// Compares whole states.
+fn check_state(state: &MemoryState, expected: &Alloc) -> anyhow::Result<()> {
+    for (address, account) in expected {
+        let code_hash =
+            if account.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&account.code) };
+        let nonce = account.nonce.saturating_to();
+        let expected = Account { nonce, balance: account.balance, code_hash };
+        let got = state.accounts.get(address);
+        ensure!(got == Some(&expected), "account {address} is {got:?}, expected {expected:?}");
+        let slots = account.storage.iter().filter(|(_, value)| !value.is_zero());
+        let expected: BTreeMap<U256, U256> = slots.map(|(slot, value)| (*slot, *value)).collect();
+        let got: BTreeMap<U256, U256> =
+            state.storage.get(address).into_iter().flatten().map(|(s, v)| (*s, *v)).collect();
+        ensure!(got == expected, "storage of {address} is {got:?}, expected {expected:?}");
+    }
+    let stranger = state.accounts.keys().find(|address| !expected.contains_key(*address));
+    ensure!(stranger.is_none(), "account {stranger:?} should not exist");
+    Ok(())
+}
