@@ -6,6 +6,7 @@ keys: the client signs, and says itself which accounts there are, as a wallet do
 """
 
 import os
+import time
 
 import pytest
 import pytest_asyncio
@@ -72,6 +73,15 @@ def chain():
     state["logged"] = logged
     state["block_with_log"] = w3.eth.get_block(w3.eth.wait_for_transaction_receipt(logged, 20, 0.02)["blockNumber"])
     return state
+
+
+@pytest.fixture(autouse=True)
+def settled_pool(chain):
+    """Tests of the suite read `latest` nonces; what the test before has sent must be in a block by then."""
+    request = chain["w3"].provider.make_request
+    deadline = time.monotonic() + 5
+    while int(request("txpool_status", [])["result"]["pending"], 16) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.fixture
