@@ -180,7 +180,15 @@ PY
     suite_part instant 0 "not TestWebSocket"
     # Subscriptions to heads wait for blocks that nobody asked for.
     suite_part timed 0.25 TestWebSocket
-    LC_ALL=C sort -o "$SUITE_PASSED" "$SUITE_PASSED"
+    # The suite reads "latest" and acts on it while blocks come and go, so a test may lose a race that is its
+    # own. What is pinned and did not pass gets one more chance, on a chain of its own, and it is said.
+    LC_ALL=C sort -u -o "$SUITE_PASSED" "$SUITE_PASSED"
+    again="$(LC_ALL=C comm -23 "$expected" "$SUITE_PASSED" | sed 's/.*:://; s/\[.*//' | sort -u)"
+    if [ -n "$again" ] && [ "$(wc -l <<<"$again")" -le 3 ]; then
+        echo "clients: once more, on a fresh chain:" $again
+        suite_part again 0.25 "$(paste -sd'|' <<<"$again" | sed 's/|/ or /g')"
+    fi
+    LC_ALL=C sort -u -o "$SUITE_PASSED" "$SUITE_PASSED"
     [ -z "${SUITE_LOG:-}" ] || cp "$work/pytest.log" "$SUITE_LOG"
     if [ "${UPDATE_EXPECT:-}" = 1 ]; then cp "$SUITE_PASSED" "$expected"; fi
     LC_ALL=C comm -13 "$expected" "$SUITE_PASSED" | sed 's/^/clients: passes and is not pinned: /'
@@ -188,7 +196,7 @@ PY
     echo "clients: web3.py suite: $(wc -l <"$SUITE_PASSED") passed, $(wc -l <"$expected") pinned, $((SECONDS - began)) s"
     if [ -n "$missing" ]; then
         cut -c1-400 "$work/pytest.log" | grep -E '^(E  |FAILED|ERROR)' | tail -n 150 >&2 || true
-        tail -n 20 "$work/instant.log" "$work/timed.log" >&2
+        tail -n 20 "$work"/{instant,timed}.log >&2
         printf 'clients: PINNED AND NOT PASSED:\n%s\n' "$missing" >&2
         failed+=("web3.py's suite")
     fi
