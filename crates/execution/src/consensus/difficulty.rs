@@ -64,6 +64,3 @@ fn bomb(spec: &ChainSpec, number: u64) -> U256 {
         None => U256::ZERO,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,12 @@
 //! The public difficulty tests, when the fixtures are on this machine.
 
-use super::*;
+use crate::fixtures::json_of;
+use alloy_consensus::Header;
 use alloy_genesis::{ChainConfig, Genesis};
-use alloy_primitives::B256;
+use alloy_primitives::{B256, U256};
+use blockraft_execution::next_difficulty;
+use blockraft_primitives::ChainSpec;
 use serde_json::{Map, Value};
-use std::{fs::File, path::PathBuf};
 
 /// The rules under the name that a test gives them, active from the genesis on.
 fn rules(name: &str) -> ChainSpec {
@@ -72,23 +74,8 @@ fn check(file: &Map<String, Value>) -> usize {
 
 #[test]
 fn every_point_of_the_public_difficulty_tests_holds() {
-    let folder = std::env::var_os("BLOCKRAFT_FIXTURES").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
-        PathBuf::from,
-    );
-    let pack = folder.join("ethereum-tests.tar.zst");
-    if !pack.exists() {
-        eprintln!("fixtures not found, skipped: {}", pack.display());
-        return;
-    }
-    let stream = zstd::Decoder::new(File::open(&pack).unwrap()).unwrap();
-    let mut count = 0;
-    for entry in tar::Archive::new(stream).entries().unwrap() {
-        let entry = entry.unwrap();
-        let path = entry.path().unwrap().to_string_lossy().into_owned();
-        if path.contains("/DifficultyTests/") && path.ends_with(".json") {
-            count += check(&serde_json::from_reader::<_, Map<String, Value>>(entry).unwrap());
-        }
-    }
+    let files = json_of::<Map<String, Value>>("ethereum-tests.tar.zst", "*/DifficultyTests/*.json");
+    let Some(files) = files else { return };
+    let count: usize = files.map(|file| check(&file)).sum();
     assert!(count > 15_000, "only {count} points were checked");
 }
