@@ -1,6 +1,7 @@
 //! The state while a block runs: what was read, what it was before, what it is now.
 
 use crate::{
+    collision,
     database::{DatabaseError, account_info, bytecode},
     transfer::TransferRules,
 };
@@ -49,6 +50,8 @@ struct CachedAccount {
     now: Option<Account>,
     /// The parent's storage is gone; the slots below are all that there are.
     wiped: bool,
+    /// Whether the parent has storage of it; `None` where nobody asked.
+    stored: Option<bool>,
     storage: U256Map<CachedSlot>,
 }
 
@@ -155,6 +158,24 @@ impl<S: StateReader> BlockState<S> {
         }
     }
 
+    /// Whether an account without nonce and code, loaded before, has storage (EIP-7610).
+    fn has_storage(&mut self, address: Address) -> Result<bool, DatabaseError> {
+        let cached = self.accounts.get_mut(&address).expect("loaded before");
+        if cached.storage.values().any(|slot| !slot.now.is_zero()) {
+            return Ok(true);
+        }
+        if cached.starts_empty() {
+            return Ok(false);
+        }
+        if let Some(stored) = cached.stored {
+            return Ok(stored);
+        }
+        let stored = self.reader.has_storage(address);
+        let stored = stored.map_err(|error| note(&mut self.failure, error))?;
+        cached.stored = Some(stored);
+        Ok(stored)
+    }
+
     /// Applies what a transaction left of one account. revm marks accounts so that this rule holds in
     /// every fork: touched and empty is gone (EIP-161), unless it was created.
     fn write(&mut self, address: Address, account: EvmAccount) {
@@ -176,7 +197,8 @@ impl<S: StateReader> BlockState<S> {
             cached.wipe_storage();
         }
         cached.write_slots(account.storage);
-        let AccountInfo { balance, nonce, code_hash, code, .. } = account.info;
+        let code_hash = collision::code_hash(&account.info);
+        let AccountInfo { balance, nonce, code, .. } = account.info;
         if let Some(code) = code.filter(|_| cached.now.is_none_or(|a| a.code_hash != code_hash)) {
             self.codes.entry(code_hash).or_insert(code);
         }
@@ -186,7 +208,8 @@ impl<S: StateReader> BlockState<S> {
 
 impl CachedAccount {
     fn new(before: Option<Account>) -> Self {
-        Self { before, now: before, wiped: false, storage: U256Map::default() }
+        let storage = U256Map::default();
+        Self { before, now: before, wiped: false, stored: None, storage }
     }
 
     /// Whether a slot that is not cached is known to be zero.
@@ -259,7 +282,9 @@ impl<S: StateReader> Database for BlockState<S> {
     type Error = DatabaseError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
-        Ok(self.load(address)?.now.map(account_info))
+        let Some(account) = self.load(address)?.now else { return Ok(None) };
+        let taken = collision::is_open(&account) && self.has_storage(address)?;
+        Ok(Some(account_info(account, taken)))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {

@@ -8,7 +8,11 @@ use crate::{
     validate::Commitments,
 };
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
-use alloy_eips::{eip2718::Encodable2718, eip4844::DATA_GAS_PER_BLOB};
+use alloy_eips::{
+    eip2718::Encodable2718,
+    eip4844::DATA_GAS_PER_BLOB,
+    eip4895::{Withdrawal, Withdrawals},
+};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, map::AddressSet};
 use blockraft_primitives::{
@@ -44,6 +48,8 @@ pub struct BuiltBlock {
     pub diff: StateDiff,
     /// Gas of all transactions.
     pub gas_used: u64,
+    /// EIP-4895; `None` before Shanghai.
+    pub withdrawals: Option<Withdrawals>,
 }
 
 impl BuiltBlock {
@@ -54,6 +60,8 @@ impl BuiltBlock {
             header: self.header.seal_slow(),
             transactions: self.transactions,
             receipts: self.receipts,
+            ommers: Vec::new(),
+            withdrawals: self.withdrawals,
         };
         CommittedBlock { block: Arc::new(block), diff: Arc::new(self.diff) }
     }
@@ -95,13 +103,14 @@ pub fn build_block<S: StateReader>(
         }
     }
     let finished = runner.finish(&[], &attributes.withdrawals)?;
-    Ok(assemble(spec, header, selection, finished))
+    Ok(assemble(spec, header, &attributes.withdrawals, selection, finished))
 }
 
 /// The block that a selection and its execution make.
 pub(crate) fn assemble(
     spec: &ChainSpec,
     mut header: Header,
+    withdrawals: &[Withdrawal],
     selection: Selection,
     finished: Finished,
 ) -> BuiltBlock {
@@ -113,6 +122,7 @@ pub(crate) fn assemble(
     header.transactions_root = transactions_root;
     Commitments::new(spec, header.timestamp, &finished, receipts).write(&mut header);
     BuiltBlock {
+        withdrawals: header.withdrawals_root.map(|_| Withdrawals::new(withdrawals.to_vec())),
         header,
         included: selection.included,
         skipped: selection.skipped,

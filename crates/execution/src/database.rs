@@ -1,5 +1,6 @@
 //! The flat state as revm reads it.
 
+use crate::collision::{TAKEN, is_open};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use blockraft_primitives::{Account, StateError, StateReader};
 use revm::{
@@ -32,7 +33,9 @@ impl<S: StateReader> DatabaseRef for StateDatabase<S> {
     type Error = DatabaseError;
 
     fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
-        Ok(self.0.account(address)?.map(account_info))
+        let Some(account) = self.0.account(address)? else { return Ok(None) };
+        let taken = is_open(&account) && self.0.has_storage(address)?;
+        Ok(Some(account_info(account, taken)))
     }
 
     fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, Self::Error> {
@@ -48,12 +51,13 @@ impl<S: StateReader> DatabaseRef for StateDatabase<S> {
     }
 }
 
-/// Without code: revm asks for it by hash when it is run.
-pub(crate) fn account_info(account: Account) -> AccountInfo {
+/// Without code: revm asks for it by hash when it is run. `taken` is whether storage alone keeps contracts
+/// from being created there.
+pub(crate) fn account_info(account: Account, taken: bool) -> AccountInfo {
     AccountInfo {
         balance: account.balance,
         nonce: account.nonce,
-        code_hash: account.code_hash,
+        code_hash: if taken { TAKEN } else { account.code_hash },
         account_id: None,
         code: None,
     }

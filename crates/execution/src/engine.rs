@@ -23,6 +23,7 @@ pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes
 use crate::{
     BlockAttributes, BuiltBlock, ExecutedBlock, ExecutionError,
     build::{Selection, assemble, build_block, check_attributes},
+    collision,
     env::{evm_env, next_header},
     runner::{Finished, Transfers},
     serial,
@@ -30,10 +31,7 @@ use crate::{
 };
 use alloy_consensus::{Header, Sealed, Transaction as _};
 use alloy_eips::eip4895::Withdrawal;
-use alloy_evm::{
-    EthEvm, Evm, EvmEnv, block::BlockExecutionError, eth::EthEvmBuilder,
-    precompiles::PrecompilesMap,
-};
+use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
 use alloy_primitives::B256;
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::Executor;
@@ -156,7 +154,7 @@ pub fn build<S: StateReader>(
     let finished = Finished { diff: memory.into_diff()?, ..finished };
     let selection = frontier.selection.expect("it went in above");
     Ok(BuildResult {
-        block: assemble(spec, header, selection, finished),
+        block: assemble(spec, header, &attributes.withdrawals, selection, finished),
         seeds_kept: frontier.seeds_kept,
         executed_again: frontier.executed_again,
     })
@@ -250,7 +248,7 @@ fn system<'a, S: StateReader, T>(
     place: Place,
     calls: impl FnOnce(&mut SystemEvm<'a, S>) -> Result<T, BlockExecutionError>,
 ) -> Result<T, ExecutionError> {
-    let mut evm = EthEvmBuilder::new(View::new(memory, place), env.clone()).build();
+    let mut evm = collision::new_evm(View::new(memory, place), env.clone());
     let result = calls(&mut evm);
     let failure = evm.db_mut().failure.take();
     match (failure, result) {

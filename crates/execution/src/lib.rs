@@ -16,6 +16,7 @@
 
 mod block_state;
 mod build;
+mod collision;
 mod consensus;
 mod database;
 mod engine;

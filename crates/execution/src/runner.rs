@@ -4,6 +4,7 @@
 use crate::{
     ExecutionError,
     block_state::BlockState,
+    collision,
     database::DatabaseError,
     system::{after_transactions, before_transactions},
     transfer::{TRANSFER_GAS, TransferRules},
@@ -11,8 +12,7 @@ use crate::{
 use alloy_consensus::{Eip658Value, Header, Transaction as _, TxEnvelope};
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
 use alloy_evm::{
-    EthEvm, Evm, EvmEnv, ToTxEnv, block::BlockExecutionError, eth::EthEvmBuilder,
-    precompiles::PrecompilesMap,
+    EthEvm, Evm, EvmEnv, ToTxEnv, block::BlockExecutionError, precompiles::PrecompilesMap,
 };
 use alloy_primitives::B256;
 use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
@@ -105,7 +105,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
         let transfers = (transfers == Transfers::Direct)
             .then(|| TransferRules::new(&env.cfg_env, &env.block_env));
         Self {
-            evm: EthEvmBuilder::new(state, env).build(),
+            evm: collision::new_evm(state, env),
             spec,
             transfers,
             progress: Progress { receipts: Vec::with_capacity(tx_count), ..Progress::default() },
@@ -164,7 +164,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
     /// After a panic: the same block with a fresh EVM, without the transaction that panicked.
     pub(crate) fn recover(self) -> Self {
         let (state, env) = self.evm.finish();
-        Self { evm: EthEvmBuilder::new(state, env).build(), ..self }
+        Self { evm: collision::new_evm(state, env), ..self }
     }
 
     /// Ends the block: requests (EIP-6110, 7002, 7251), rewards, withdrawals.

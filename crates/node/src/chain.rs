@@ -7,6 +7,7 @@
 
 use crate::{clock::Stopwatch, error::NodeError};
 use alloy_consensus::{Header, Sealed};
+use alloy_eips::eip4895::Withdrawals;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use blockraft_execution::{BlockAttributes, BuiltBlock, build_block};
@@ -176,10 +177,14 @@ impl Chain {
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let included = pool.include(index, &entry)?;
+        // A cluster's own blocks have none; the list is there where the fork has one.
+        let withdrawals = entry.header.withdrawals_root.map(|_| Withdrawals::default());
         let block = Arc::new(SealedBlock {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: included.transactions,
             receipts: entry.receipts,
+            ommers: Vec::new(),
+            withdrawals,
         });
         self.store.apply(AppliedStep {
             applied,

@@ -2,15 +2,31 @@
 
 use crate::StateDiff;
 use alloy_consensus::{
-    Header, ReceiptEnvelope, ReceiptWithBloom, Sealed, Transaction as _, TxEnvelope, TxType,
+    Header, ReceiptEnvelope, ReceiptWithBloom, Sealed, Signed, Transaction as _, TxEip4844Variant,
+    TxEnvelope, TxType,
     proofs::{calculate_receipt_root, calculate_transaction_root},
     transaction::Recovered,
 };
+use alloy_eips::{eip2718::Encodable2718, eip4895::Withdrawals};
 use alloy_primitives::{B256, Bloom, BloomInput};
+use alloy_rlp::{Encodable, length_of_length};
 use std::sync::Arc;
 
 /// A decoded transaction whose sender is known. Recovery happens once, at the gateway.
 pub type Transaction = Arc<Recovered<TxEnvelope>>;
+
+/// The transaction as blocks hold it: blobs travel beside it (EIP-4844) and are no part of it. Its hash
+/// is the same.
+pub fn without_sidecar(tx: &Transaction) -> Transaction {
+    match tx.inner() {
+        TxEnvelope::Eip4844(signed) if signed.tx().sidecar().is_some() => {
+            let bare = TxEip4844Variant::TxEip4844(signed.tx().tx().clone());
+            let bare = Signed::new_unchecked(bare, *signed.signature(), *signed.hash());
+            Arc::new(Recovered::new_unchecked(TxEnvelope::Eip4844(bare), tx.signer()))
+        }
+        _ => tx.clone(),
+    }
+}
 
 /// A receipt without its bloom, which is derived from the logs.
 pub type Receipt = alloy_consensus::Receipt;
@@ -24,6 +40,10 @@ pub struct SealedBlock {
     pub transactions: Vec<Transaction>,
     /// One a transaction, in block order.
     pub receipts: Vec<Receipt>,
+    /// Headers of blocks that lost; only proof-of-work blocks have any.
+    pub ommers: Vec<Header>,
+    /// EIP-4895; `None` before Shanghai, which is not the same as an empty list.
+    pub withdrawals: Option<Withdrawals>,
 }
 
 /// A sealed block and what it changed in the state: what one `Block` entry of the log comes to.
@@ -57,10 +77,51 @@ impl SealedBlock {
         self.receipts[..index].iter().map(|r| r.logs.len()).sum()
     }
 
+    /// The block's RLP, as the network and chain files have it: header, transactions without blobs, ommers
+    /// and, from Shanghai on, withdrawals.
+    pub fn rlp(&self) -> Vec<u8> {
+        let transactions = self.transactions_length();
+        let payload_length = self.payload_length(transactions);
+        let mut out = Vec::with_capacity(payload_length + length_of_length(payload_length));
+        list_header(payload_length).encode(&mut out);
+        self.header.inner().encode(&mut out);
+        list_header(transactions).encode(&mut out);
+        for tx in &self.transactions {
+            without_sidecar(tx).network_encode(&mut out);
+        }
+        self.ommers.encode(&mut out);
+        if let Some(withdrawals) = &self.withdrawals {
+            withdrawals.encode(&mut out);
+        }
+        out
+    }
+
+    /// How long [`Self::rlp`] is, bytes.
+    pub fn rlp_length(&self) -> usize {
+        let payload_length = self.payload_length(self.transactions_length());
+        payload_length + length_of_length(payload_length)
+    }
+
+    fn transactions_length(&self) -> usize {
+        self.transactions.iter().map(|tx| without_sidecar(tx).network_len()).sum()
+    }
+
+    fn payload_length(&self, transactions: usize) -> usize {
+        self.header.inner().length()
+            + transactions
+            + length_of_length(transactions)
+            + self.ommers.length()
+            + self.withdrawals.as_ref().map_or(0, Encodable::length)
+    }
+
     /// Wei a gas that the transaction at `index` paid (EIP-1559).
     pub fn effective_gas_price(&self, index: usize) -> u128 {
         self.transactions[index].effective_gas_price(self.header.base_fee_per_gas)
     }
+}
+
+fn list_header(payload_length: usize) -> alloy_rlp::Header {
+    alloy_rlp::Header { list: true, payload_length }
 }
 
 /// The bloom filter of a block's logs.

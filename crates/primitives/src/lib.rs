@@ -22,6 +22,7 @@ mod state;
 pub use account::Account;
 pub use block::{
     CommittedBlock, Receipt, SealedBlock, Transaction, bloom_of, receipts_root, transactions_root,
+    without_sidecar,
 };
 pub use chain_spec::ChainSpec;
 pub use diff::{AccountChange, AccountDiff, SlotChange, StateDiff};

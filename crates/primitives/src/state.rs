@@ -41,6 +41,9 @@ pub trait StateReader: Send + Sync {
     fn account(&self, address: Address) -> Result<Option<Account>, StateError>;
     /// A storage slot; zero where there is none.
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError>;
+    /// Whether an account without nonce and code has storage all the same: nothing can be created at its
+    /// address (EIP-7610). Not for other accounts: of these, slots that became zero may still count.
+    fn has_storage(&self, address: Address) -> Result<bool, StateError>;
     /// Code by its keccak256.
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError>;
     /// The hash of an ancestor block (BLOCKHASH); zero where there is none.
@@ -53,6 +56,9 @@ impl<T: StateReader + ?Sized> StateReader for Arc<T> {
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         (**self).storage(address, slot)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        (**self).has_storage(address)
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         (**self).code(code_hash)
@@ -68,6 +74,9 @@ impl<T: StateReader + ?Sized> StateReader for &T {
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         (**self).storage(address, slot)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        (**self).has_storage(address)
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         (**self).code(code_hash)
@@ -129,6 +138,14 @@ impl DiffIndex {
         }
     }
 
+    /// Whether the account has storage; `None` where the diff does not say. See
+    /// [`StateReader::has_storage`].
+    pub fn has_storage(&self, address: &Address) -> Option<bool> {
+        let layer = self.accounts.get(address)?;
+        let holds = layer.storage.values().any(|value| !value.is_zero());
+        (holds || layer.wiped).then_some(holds)
+    }
+
     /// Code that this diff brought.
     pub fn code(&self, code_hash: &B256) -> Option<&Bytes> {
         self.codes.get(code_hash)
@@ -152,6 +169,9 @@ impl<S: StateReader> StateReader for WithDiff<S> {
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         self.diff.storage(&address, &slot).map_or_else(|| self.base.storage(address, slot), Ok)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.diff.has_storage(&address).map_or_else(|| self.base.has_storage(address), Ok)
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         self.diff.code(&code_hash).map_or_else(|| self.base.code(code_hash), |c| Ok(c.clone()))
@@ -217,6 +237,9 @@ impl StateReader for MemoryState {
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         Ok(self.storage.get(&address).and_then(|s| s.get(&slot)).copied().unwrap_or_default())
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        Ok(self.storage.get(&address).is_some_and(|slots| !slots.is_empty()))
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         Ok(self.codes.get(&code_hash).cloned().unwrap_or_default())

@@ -1,17 +1,14 @@
 //! From blocks, transactions and receipts to the JSON that geth answers.
 
 use alloy_consensus::{
-    Header, ReceiptEnvelope, ReceiptWithBloom, Sealed, Transaction as _, TxEip4844Variant,
-    TxEnvelope, TxType, transaction::Recovered,
+    Header, ReceiptEnvelope, ReceiptWithBloom, Sealable, Sealed, Transaction as _, TxType,
 };
-use alloy_eips::{eip2718::Encodable2718, eip4895::Withdrawals};
 use alloy_primitives::{B256, U256};
-use alloy_rlp::{Encodable, length_of_length};
 use alloy_rpc_types_eth::{
     Block, BlockTransactions, Header as RpcHeader, Log, Transaction as RpcTransaction,
     TransactionReceipt,
 };
-use blockraft_primitives::{ChainSpec, Receipt, SealedBlock, Transaction};
+use blockraft_primitives::{ChainSpec, Receipt, SealedBlock, Transaction, without_sidecar};
 
 /// A block with its transactions whole or as hashes.
 pub(crate) fn block(block: &SealedBlock, full: bool) -> Block {
@@ -22,10 +19,10 @@ pub(crate) fn block(block: &SealedBlock, full: bool) -> Block {
         BlockTransactions::Hashes(hashes(block))
     };
     Block {
-        header: RpcHeader { size: Some(U256::from(size(block))), ..header(&block.header) },
-        uncles: Vec::new(),
+        header: RpcHeader { size: Some(U256::from(block.rlp_length())), ..header(&block.header) },
+        uncles: block.ommers.iter().map(Sealable::hash_slow).collect(),
         transactions,
-        withdrawals: block.header.withdrawals_root.map(|_| Withdrawals::default()),
+        withdrawals: block.withdrawals.clone(),
     }
 }
 
@@ -39,6 +36,18 @@ pub(crate) fn header(header: &Sealed<Header>) -> RpcHeader {
     }
 }
 
+/// An ommer: its header, and a body of which nobody keeps anything.
+pub(crate) fn ommer(ommer: &Header) -> Block<RpcTransaction> {
+    let block = SealedBlock {
+        header: ommer.clone().seal_slow(),
+        transactions: Vec::new(),
+        receipts: Vec::new(),
+        ommers: Vec::new(),
+        withdrawals: None,
+    };
+    Block { transactions: BlockTransactions::Uncle, ..self::block(&block, false) }
+}
+
 /// The hashes of a block's transactions.
 pub(crate) fn hashes(block: &SealedBlock) -> Vec<B256> {
     block.transactions.iter().map(|tx| *tx.tx_hash()).collect()
@@ -47,7 +56,7 @@ pub(crate) fn hashes(block: &SealedBlock) -> Vec<B256> {
 /// A transaction in a block.
 pub(crate) fn transaction(block: &SealedBlock, index: usize) -> RpcTransaction {
     RpcTransaction {
-        inner: without_sidecar(&block.transactions[index]),
+        inner: without_sidecar(&block.transactions[index]).as_ref().clone(),
         block_hash: Some(block.hash()),
         block_number: Some(block.number()),
         transaction_index: Some(index as u64),
@@ -59,23 +68,12 @@ pub(crate) fn transaction(block: &SealedBlock, index: usize) -> RpcTransaction {
 /// A transaction of the pool; its price is what it would pay in a block with this base fee.
 pub(crate) fn pending_transaction(tx: &Transaction, base_fee: Option<u64>) -> RpcTransaction {
     RpcTransaction {
-        inner: without_sidecar(tx),
+        inner: without_sidecar(tx).as_ref().clone(),
         block_hash: None,
         block_number: None,
         transaction_index: None,
         effective_gas_price: Some(tx.effective_gas_price(base_fee)),
         block_timestamp: None,
-    }
-}
-
-/// Blobs are not part of the transaction that the chain knows.
-fn without_sidecar(tx: &Transaction) -> Recovered<TxEnvelope> {
-    match tx.inner() {
-        TxEnvelope::Eip4844(blob) => {
-            let stripped = blob.clone().map(|variant| TxEip4844Variant::TxEip4844(variant.into()));
-            Recovered::new_unchecked(TxEnvelope::Eip4844(stripped), tx.signer())
-        }
-        _ => tx.as_ref().clone(),
     }
 }
 
@@ -175,48 +173,13 @@ fn envelope<L>(
     }
 }
 
-/// The block's RLP: header, transactions, no ommers and, from Shanghai on, no withdrawals.
-pub(crate) fn rlp(block: &SealedBlock) -> Vec<u8> {
-    let header = block.header.inner();
-    let transactions: usize = block.transactions.iter().map(|tx| tx.network_len()).sum();
-    let lists_length = list_length(transactions) + 1 + withdrawals_length(header);
-    let mut out = Vec::with_capacity(header.length() + lists_length + 9);
-    list_header(header.length() + lists_length).encode(&mut out);
-    header.encode(&mut out);
-    list_header(transactions).encode(&mut out);
-    for tx in &block.transactions {
-        tx.network_encode(&mut out);
-    }
-    list_header(0).encode(&mut out);
-    if header.withdrawals_root.is_some() {
-        list_header(0).encode(&mut out);
-    }
-    out
-}
-
-/// How long [`rlp`] is.
-fn size(block: &SealedBlock) -> usize {
-    let header = block.header.inner();
-    let transactions: usize = block.transactions.iter().map(|tx| tx.network_len()).sum();
-    list_length(header.length() + list_length(transactions) + 1 + withdrawals_length(header))
-}
-
-fn withdrawals_length(header: &Header) -> usize {
-    usize::from(header.withdrawals_root.is_some())
-}
-
-fn list_header(payload_length: usize) -> alloy_rlp::Header {
-    alloy_rlp::Header { list: true, payload_length }
-}
-
-fn list_length(payload_length: usize) -> usize {
-    payload_length + length_of_length(payload_length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy_consensus::transaction::SignerRecoverable;
+    use alloy_consensus::{
+        TxEnvelope,
+        transaction::{Recovered, SignerRecoverable},
+    };
     use alloy_eips::eip2718::Decodable2718;
     use alloy_primitives::{Bytes, U64};
     use serde_json::Value;
@@ -251,6 +214,8 @@ mod tests {
                 header: Sealed::new_unchecked(header, hash),
                 transactions: vec![tx; index + 1],
                 receipts: Vec::new(),
+                ommers: Vec::new(),
+                withdrawals: None,
             };
             let got = serde_json::to_value(transaction(&block, index)).expect("JSON");
             assert_eq!(&got, expected);
@@ -274,14 +239,18 @@ mod tests {
                 header: Sealed::new_unchecked(header.clone(), B256::ZERO),
                 transactions: vec![tx.clone(); count],
                 receipts: Vec::new(),
+                ommers: vec![Header::default(); count % 3],
+                withdrawals: Some(vec![Default::default(); count % 40].into()),
             };
-            let bytes = rlp(&block);
-            assert_eq!(bytes.len(), size(&block));
+            let bytes = block.rlp();
+            assert_eq!(bytes.len(), block.rlp_length());
             let decoded = <alloy_consensus::Block<TxEnvelope> as alloy_rlp::Decodable>::decode(
                 &mut bytes.as_slice(),
             )
             .expect("a block");
             assert_eq!(decoded.body.transactions.len(), count);
+            assert_eq!(decoded.body.withdrawals, block.withdrawals);
+            assert_eq!(decoded.body.ommers, block.ommers);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{Mutant, invariants::Fingerprint};
 use alloy_consensus::{Header, Sealed, Transaction as _};
+use alloy_eips::eip4895::Withdrawals;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use blockraft_execution::{BlockAttributes, BuiltBlock, build_block, next_header};
@@ -248,10 +249,14 @@ impl Chain {
         let before: Vec<Transaction> = self.pool.records().map(|r| r.transaction.clone()).collect();
         let included =
             self.pool.include(self.position.0, &entry).map_err(|error| error.to_string())?;
+        // A cluster's own blocks have none; the list is there where the fork has one.
+        let withdrawals = entry.header.withdrawals_root.map(|_| Withdrawals::default());
         let block = Arc::new(SealedBlock {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: included.transactions,
             receipts: entry.receipts,
+            ommers: Vec::new(),
+            withdrawals,
         });
         self.state.apply(&entry.diff);
         self.state.block_hashes.insert(number, hash);

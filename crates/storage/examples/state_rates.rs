@@ -64,7 +64,13 @@ fn diff(accounts: impl Iterator<Item = u64>, nonce: u64) -> StateDiff {
 fn apply(store: &Store, diff: StateDiff) {
     let head = store.head();
     let header = Header { number: head.number + 1, parent_hash: head.hash(), ..Default::default() };
-    let block = SealedBlock { header: header.seal_slow(), transactions: vec![], receipts: vec![] };
+    let block = SealedBlock {
+        header: header.seal_slow(),
+        transactions: vec![],
+        receipts: vec![],
+        ommers: vec![],
+        withdrawals: None,
+    };
     let index = block.number();
     store.apply(AppliedStep {
         applied: Applied {

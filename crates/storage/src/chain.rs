@@ -2,6 +2,7 @@
 
 use crate::{
     LogQuery, StorageError, TransactionLocation,
+    body::{Body, decode_body, encode_body},
     codec::decode_u64,
     env::{Env, ReadTx, WriteTx},
     log_index,
@@ -14,9 +15,7 @@ use crate::{
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::B256;
 use alloy_rlp::{Decodable, Encodable};
-use blockraft_primitives::{
-    AdmitBatch, Applied, PoolRecord, SealedBlock, decode_receipts, encode_receipts,
-};
+use blockraft_primitives::{Applied, PoolRecord, SealedBlock, decode_receipts, encode_receipts};
 use serde::{Deserialize, Serialize};
 use signet_libmdbx::SyncMode;
 use std::{path::Path, sync::Arc};
@@ -129,9 +128,10 @@ impl Chain {
         };
         let body = tx.get(BODIES, &key)?.ok_or_else(|| missing("body"))?;
         let receipts = tx.get(RECEIPTS, &key)?.ok_or_else(|| missing("receipts"))?;
-        let transactions = AdmitBatch::decode(&body).map_err(|e| corrupt("body", e))?.transactions;
+        let body = decode_body(&body).map_err(|e| corrupt("body", e))?;
         let receipts = decode_receipts(&receipts).map_err(|e| corrupt("receipts", e))?;
-        Ok(Some(Arc::new(SealedBlock { header, transactions, receipts })))
+        let Body { transactions, ommers, withdrawals } = body;
+        Ok(Some(Arc::new(SealedBlock { header, transactions, receipts, ommers, withdrawals })))
     }
 
     pub(crate) fn transaction(
@@ -172,8 +172,7 @@ fn write_blocks(tx: &WriteTx<'_>, blocks: &[&SealedBlock]) -> Result<(), Storage
         let mut header = block.hash().to_vec();
         block.header.inner().encode(&mut header);
         headers.put(&key, &header)?;
-        let body = AdmitBatch { transactions: block.transactions.clone() };
-        bodies.put(&key, &body.encode())?;
+        bodies.put(&key, &encode_body(block))?;
         receipts.put(&key, &encode_receipts(&block.receipts))?;
         hashes.push((block.hash(), key));
         for (index, transaction) in block.transactions.iter().enumerate() {
@@ -245,12 +244,12 @@ mod tests {
         let bytes = meta.encode();
         let (genesis, head) = ("11".repeat(32), "22".repeat(32));
         let expected =
-            format!("00000001{LENGTH}{genesis}04ac02{LENGTH}{head}0102039003{MEMBERSHIP}05");
+            format!("00000002{LENGTH}{genesis}04ac02{LENGTH}{head}0102039003{MEMBERSHIP}05");
         assert_eq!(hex::encode(&bytes), expected);
         assert_eq!(ChainMeta::decode(&bytes, "test").unwrap(), meta);
-        let newer = [&[0, 0, 0, 2], &bytes[4..]].concat();
+        let newer = [&[0, 0, 0, 3], &bytes[4..]].concat();
         let refused = ChainMeta::decode(&newer, "test");
-        assert!(matches!(refused, Err(StorageError::Version { got: 2, expected: 1, .. })));
+        assert!(matches!(refused, Err(StorageError::Version { got: 3, expected: 2, .. })));
     }
 
     /// postcard's length before bytes.

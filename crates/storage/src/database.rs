@@ -72,6 +72,8 @@ impl Database {
             header: genesis.header.clone(),
             transactions: Vec::new(),
             receipts: Vec::new(),
+            ommers: Vec::new(),
+            withdrawals: genesis.header.withdrawals_root.map(|_| Default::default()),
         };
         let meta = ChainMeta {
             genesis: genesis.hash(),
@@ -201,6 +203,15 @@ impl Database {
         }
         let hashed = hash_address(address);
         self.shard(&hashed).slot_at(&hashed, &crate::shard::hash_slot(slot), number)
+    }
+
+    /// See [`blockraft_primitives::StateReader::has_storage`].
+    pub(crate) fn has_storage(&self, address: &Address, number: u64) -> Result<bool, StateError> {
+        if let Some(answer) = self.overlay.has_storage(address, number) {
+            return Ok(answer);
+        }
+        let hashed = hash_address(address);
+        self.shard(&hashed).has_storage_at(&hashed, number)
     }
 
     pub(crate) fn code(&self, hash: &B256) -> Result<Bytes, StateError> {

@@ -18,6 +18,7 @@
 //! keys held before blocks; a *generation* one set of chain and shards, replaced whole by a snapshot.
 //! What lies where: `tables.rs` and `datadir.rs`.
 
+mod body;
 mod chain;
 mod changes;
 mod codec;

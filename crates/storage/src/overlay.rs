@@ -98,6 +98,19 @@ impl Overlay {
         }
     }
 
+    /// Whether the account has storage after block `number`; `None` where this does not say.
+    pub(crate) fn has_storage(&self, address: &Address, number: u64) -> Option<bool> {
+        let part = self.part(address).read();
+        let versions = part.get(address)?;
+        let wiped = versions.wipes.iter().rev().find(|at| **at <= number);
+        let holds = versions.slots.values().any(|values| {
+            last_until(values, number).is_some_and(|(at, value)| {
+                !value.is_zero() && wiped.is_none_or(|wiped| at >= *wiped)
+            })
+        });
+        (holds || wiped.is_some()).then_some(holds)
+    }
+
     /// Code by its hash.
     pub(crate) fn code(&self, hash: &B256) -> Option<Bytes> {
         self.codes.read().get(hash).map(|(_, code)| code.clone())

@@ -191,6 +191,36 @@ impl Shard {
             .map_or(U256::ZERO, |(_, value)| value))
     }
 
+    /// Whether the account has a slot after block `number`, which must not be above the head.
+    pub(crate) fn has_storage_at(&self, address: &B256, number: u64) -> Result<bool, StateError> {
+        let tx = self.env.read()?;
+        let of_account = |key: &[u8]| key.starts_with(address.as_slice());
+        let past = self.needs_history(&tx, number)?;
+        let mut flat = tx.cursor(STORAGE)?;
+        let mut next = flat.seek(address.as_slice())?;
+        while let Some((key, _)) = next.filter(|(key, _)| of_account(key)) {
+            let before = if past { value_after(&tx, STORAGE_HISTORY, &key, number)? } else { None };
+            if before.is_none_or(|value| !value.is_empty()) {
+                return Ok(true);
+            }
+            next = flat.next()?;
+        }
+        if !past {
+            return Ok(false);
+        }
+        // Slots that are no more.
+        let mut history = tx.cursor(STORAGE_HISTORY)?;
+        let mut next = history.seek(address.as_slice())?;
+        while let Some((key, _)) = next.filter(|(key, _)| of_account(key) && key.len() == 72) {
+            let before = value_after(&tx, STORAGE_HISTORY, &key[..64], number)?;
+            if before.is_some_and(|value| !value.is_empty()) {
+                return Ok(true);
+            }
+            next = history.next()?;
+        }
+        Ok(false)
+    }
+
     /// Code by its hash.
     pub(crate) fn code(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
         let tx = self.env.read()?;

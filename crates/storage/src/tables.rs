@@ -10,7 +10,7 @@
 //! | state shards | `state-00/` .. | written unsynced, synced before the chain is |
 
 /// Version of all of the bytes below, checked when a directory is opened.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// A table of one of the environments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub(crate) const LOG_TABLES: &[Table] = &[LOG_ENTRIES, LOG_META];
 
 /// `block (8)` -> `hash (32), header RLP`. The hash is kept so that nobody computes it again.
 pub(crate) const HEADERS: Table = Table { name: "headers", slot: 0 };
-/// `block (8)` -> the transactions with their senders, as an `AdmitBatch` is encoded.
+/// `block (8)` -> the transactions with their senders, as an `AdmitBatch` is encoded; the ommers; from
+/// Shanghai on the withdrawals. See `body.rs`.
 pub(crate) const BODIES: Table = Table { name: "bodies", slot: 1 };
 /// `block (8)` -> the receipts, as in a `Block` entry.
 pub(crate) const RECEIPTS: Table = Table { name: "receipts", slot: 2 };

@@ -41,6 +41,10 @@ impl StateReader for StateView {
         self.database.storage(&address, slot, self.number)
     }
 
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.database.has_storage(&address, self.number)
+    }
+
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         self.database.code(&code_hash)
     }

@@ -6,14 +6,13 @@ use super::{
     view::View,
 };
 use crate::{
+    collision,
     database::DatabaseError,
     runner::Refusal,
     transfer::{TRANSFER_GAS, Transfer, TransferRules},
 };
 use alloy_consensus::{Transaction as _, TxEnvelope};
-use alloy_evm::{
-    EvmEnv, ToTxEnv, eth::EthEvmBuilder, eth::EthEvmContext, precompiles::PrecompilesMap,
-};
+use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
 use alloy_primitives::U256;
 use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
 use revm::{
@@ -99,6 +98,9 @@ impl<'a, S: StateReader> Executor<'a, S> {
                 Read::Slot(address, slot, seen) => {
                     self.memory.slot(*address, *slot, place)? == *seen
                 }
+                Read::HasStorage(address, seen) => {
+                    self.memory.has_storage(*address, place)? == *seen
+                }
             };
             if !same {
                 return Ok(false);
@@ -177,5 +179,5 @@ impl<'a, S: StateReader> Executor<'a, S> {
 }
 
 fn new_evm<'a, S: StateReader>(memory: &'a Memory<S>, env: &EvmEnv) -> EngineEvm<'a, S> {
-    EthEvmBuilder::new(View::new(memory, 0), env.clone()).build().into_inner()
+    collision::new_evm(View::new(memory, 0), env.clone()).into_inner()
 }

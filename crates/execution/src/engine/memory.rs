@@ -48,6 +48,8 @@ struct Cell {
     versions: Vec<(Place, Option<Account>)>,
     credits: Vec<(Place, U256)>,
     wipes: Vec<Place>,
+    /// Whether the parent state has storage of it; `None` is not read yet.
+    stored: Option<bool>,
     slots: U256Map<SlotCell>,
 }
 
@@ -122,6 +124,24 @@ impl<S: StateReader> Memory<S> {
         let cell = stripe.entry(address).or_default();
         cell.slots.entry(slot).or_default().before = Some(before);
         Ok(cell.slot(slot, place).expect("its first value is known"))
+    }
+
+    /// Whether an account without nonce and code has storage as a transaction at `place` sees it. Its slots
+    /// cannot be written one by one: what is created has a nonce from EIP-161 on.
+    pub(crate) fn has_storage(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<bool, DatabaseError> {
+        if let Some(answer) = self.read(address).get(&address).and_then(|c| c.has_storage(place)) {
+            return Ok(answer);
+        }
+        let there = self.account(address, 0)?.is_some();
+        let stored = there && self.reader.has_storage(address)?;
+        let mut stripe = self.write(address);
+        let cell = stripe.entry(address).or_default();
+        cell.stored = Some(stored);
+        Ok(cell.has_storage(place).expect("its first value is known"))
     }
 
     /// Code by its hash; a hash never means two things, so places do not matter.
@@ -263,6 +283,11 @@ impl Cell {
             (_, Some(_)) => Some(U256::ZERO),
             (_, None) => cell?.before,
         }
+    }
+
+    fn has_storage(&self, place: Place) -> Option<bool> {
+        let wiped = self.wipes.first().is_some_and(|wipe| *wipe < place);
+        if wiped { Some(false) } else { self.stored }
     }
 
     fn publish(&mut self, place: Place, write: &AccountDiff) {

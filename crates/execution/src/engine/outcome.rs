@@ -1,6 +1,6 @@
 //! What one transaction did, and what it saw: enough to tell later whether it would do the same again.
 
-use crate::runner::Refusal;
+use crate::{collision, runner::Refusal};
 use alloy_primitives::{Address, B256, Log, U256};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
@@ -42,6 +42,8 @@ pub(crate) enum Read {
     Codeless(Address),
     /// A storage slot.
     Slot(Address, U256, U256),
+    /// Whether an account without nonce and code has storage (EIP-7610).
+    HasStorage(Address, bool),
 }
 
 /// What it leaves behind.
@@ -93,9 +95,10 @@ impl Writes {
             return;
         }
         let info = account.info;
-        let now = Account { nonce: info.nonce, balance: info.balance, code_hash: info.code_hash };
+        let code_hash = collision::code_hash(&info);
+        let now = Account { nonce: info.nonce, balance: info.balance, code_hash };
         if let Some(code) = info.code.filter(|code| changed && !code.is_empty()) {
-            self.codes.push((info.code_hash, code));
+            self.codes.push((code_hash, code));
         }
         let change = if changed { AccountChange::Set(now) } else { AccountChange::Unchanged };
         self.accounts.push(AccountDiff { address, change, storage_wiped: created, storage });

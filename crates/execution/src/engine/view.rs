@@ -4,7 +4,10 @@ use super::{
     memory::{Memory, Place},
     outcome::{Read, Writes},
 };
-use crate::database::{DatabaseError, account_info};
+use crate::{
+    collision::is_open,
+    database::{DatabaseError, account_info},
+};
 use alloy_primitives::{Address, B256, U256, map::AddressMap};
 use blockraft_primitives::{Account, StateReader};
 use revm::{
@@ -52,6 +55,16 @@ impl<'a, S: StateReader> View<'a, S> {
         Ok(codeless)
     }
 
+    /// Whether an account without nonce and code has storage, noted as read.
+    fn has_storage(&mut self, address: Address) -> Result<bool, DatabaseError> {
+        let has_storage = self.memory.has_storage(address, self.place);
+        let has_storage = self.noting(has_storage)?;
+        if self.traced {
+            self.reads.push(Read::HasStorage(address, has_storage));
+        }
+        Ok(has_storage)
+    }
+
     fn noting<T>(&mut self, result: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         if let Err(error) = &result {
             self.failure.get_or_insert_with(|| error.clone());
@@ -70,7 +83,9 @@ impl<S: StateReader> Database for View<'_, S> {
     type Error = DatabaseError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
-        Ok(self.account(address)?.map(account_info))
+        let Some(account) = self.account(address)? else { return Ok(None) };
+        let taken = is_open(&account) && self.has_storage(address)?;
+        Ok(Some(account_info(account, taken)))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {

@@ -10,7 +10,7 @@ use alloy_rlp::{BufMut, Decodable, Encodable, Header, RlpDecodable, RlpEncodable
 use blockraft_primitives::{AccountChange, AccountDiff};
 
 /// Version of the encoding; another one is refused.
-pub const OUTCOMES_VERSION: u8 = 1;
+pub const OUTCOMES_VERSION: u8 = 2;
 
 /// Bytes that are no outcomes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl WireOutcome {
 }
 
 /// RLP: `[address, account]` with the account as [`AccountChange`] writes it, `[address]` of one without
-/// code, `[address, slot, value]`.
+/// code, `[address, slot, value]`, and `[address, 0 or 1]` of whether it has storage.
 impl Encodable for Read {
     fn encode(&self, out: &mut dyn BufMut) {
         Header { list: true, payload_length: self.payload_length() }.encode(out);
@@ -94,6 +94,10 @@ impl Encodable for Read {
                 address.encode(out);
                 slot.encode(out);
                 value.encode(out);
+            }
+            Self::HasStorage(address, has_storage) => {
+                address.encode(out);
+                has_storage.encode(out);
             }
         }
     }
@@ -118,7 +122,15 @@ impl Decodable for Read {
                 }
             }
         } else {
-            Self::Slot(address, U256::decode(&mut fields)?, U256::decode(&mut fields)?)
+            let slot = U256::decode(&mut fields)?;
+            match (fields.is_empty(), slot) {
+                (true, U256::ZERO) => Self::HasStorage(address, false),
+                (true, U256::ONE) => Self::HasStorage(address, true),
+                (true, _) => {
+                    return Err(alloy_rlp::Error::Custom("an account has storage or not"));
+                }
+                (false, slot) => Self::Slot(address, slot, U256::decode(&mut fields)?),
+            }
         };
         if !fields.is_empty() {
             return Err(alloy_rlp::Error::UnexpectedLength);
@@ -133,6 +145,7 @@ impl Read {
             Self::Account(address, account) => address.length() + change_of(account).length(),
             Self::Codeless(address) => address.length(),
             Self::Slot(address, slot, value) => address.length() + slot.length() + value.length(),
+            Self::HasStorage(address, has_storage) => address.length() + has_storage.length(),
         }
     }
 }
@@ -162,6 +175,8 @@ mod tests {
                 Read::Account(address(2), None),
                 Read::Codeless(address(3)),
                 Read::Slot(address(4), U256::from(5), U256::from(6)),
+                Read::HasStorage(address(5), true),
+                Read::HasStorage(address(6), false),
             ],
             writes: Writes {
                 accounts: vec![AccountDiff {
@@ -183,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_those_of_version_1() {
+    fn bytes_are_those_of_version_2() {
         let bytes = alloy_primitives::hex::encode(encode_outcomes(&outcomes()));
-        assert_eq!(bytes, include_str!("../../testdata/outcomes-v1.hex").trim());
+        assert_eq!(bytes, include_str!("../../testdata/outcomes-v2.hex").trim());
     }
 
     #[test]
@@ -200,7 +215,7 @@ mod tests {
     fn foreign_bytes_are_refused() {
         let version = |got| OutcomesError::Version { got };
         assert_eq!(decode_outcomes(&[]).unwrap_err(), version(None));
-        assert_eq!(decode_outcomes(&[2, 0xc0]).unwrap_err(), version(Some(2)));
+        assert_eq!(decode_outcomes(&[1, 0xc0]).unwrap_err(), version(Some(1)));
         let bytes = encode_outcomes(&outcomes());
         for end in 1..bytes.len() {
             assert!(decode_outcomes(&bytes[..end]).is_err(), "cut at {end}");

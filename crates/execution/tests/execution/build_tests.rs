@@ -415,6 +415,9 @@ impl StateReader for Trap {
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         self.0.storage(address, slot)
     }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.0.has_storage(address)
+    }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         self.0.code(code_hash)
     }
@@ -460,6 +463,9 @@ impl StateReader for Broken {
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
         self.0.storage(address, slot)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.0.has_storage(address)
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         self.0.code(code_hash)

@@ -1,9 +1,10 @@
 //! The engine equals the oracle: on generated blocks, with any threads, executors and faults.
 
 use crate::{
-    chain::{Chain, cancun, osaka, shanghai},
+    chain::{Chain, call, cancun, from, osaka, shanghai, user},
     generator::{FAMILIES, Generator, attributes, deploy},
 };
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, bytes, keccak256};
 use blockraft_execution::{
     BlockInput, BuildInput, BuiltBlock, Outcome, build, build_block, decode_outcomes,
     encode_outcomes, execute, execute_block, execute_share, next_header,
@@ -217,4 +218,53 @@ fn shares_of_independent_transactions_are_kept() {
     assert_eq!((result.seeds_kept, result.executed_again), (89, 0));
     assert!(parent.account(counter).is_ok());
     check(&mut rng, &input, &parent);
+}
+
+/// EIP-7610: an address with storage and nothing else. Called, asked for its code hash, and created at.
+#[test]
+fn nothing_is_created_where_storage_is() {
+    // Creates an empty contract with salt 0 and notes its address in slot 0.
+    let factory = bytes!("5f5f5f5ff55f55");
+    // Notes the address's EXTCODEHASH in slot 0.
+    let asks = |address: Address| {
+        let mut code = bytes!("73").to_vec();
+        code.extend(address.as_slice());
+        code.extend(bytes!("3f5f5500"));
+        code
+    };
+    let (creator, asker) = (user(50), user(51));
+    let taken = creator.create2(B256::ZERO, keccak256([]));
+    for (balance, taken_by_storage) in [(0, true), (7, true), (7, false)] {
+        let mut chain = Chain::new(osaka());
+        chain.deploy(creator, factory.clone());
+        chain.deploy(asker, asks(taken));
+        if balance > 0 {
+            chain.fund(taken, balance);
+        }
+        if taken_by_storage {
+            chain.state.accounts.entry(taken).or_default();
+            chain.state.storage.entry(taken).or_default().insert(U256::from(1), U256::from(2));
+        }
+        let parent = chain.state.clone();
+        let calls = [(1, asker), (2, creator), (3, asker)];
+        let txs = calls.map(|(from_user, to)| from(user(from_user), call(0, to, 0)));
+        let block = chain.build(&txs);
+        let input = BlockInput {
+            spec: &chain.spec,
+            header: &block.header,
+            transactions: &block.transactions,
+            ommers: &[],
+            withdrawals: &[],
+        };
+        assert_eq!(block.included.len(), 3);
+        check(&mut SmallRng::seed_from_u64(1), &input, &parent);
+        let stored = |of| chain.state.storage(of, U256::ZERO).unwrap();
+        let created =
+            if taken_by_storage { U256::ZERO } else { U256::from_be_bytes(taken.into_word().0) };
+        assert_eq!(stored(creator), created);
+        let hash = if balance > 0 || !taken_by_storage { KECCAK256_EMPTY } else { B256::ZERO };
+        assert_eq!(stored(asker), U256::from_be_bytes(hash.0));
+        let kept = U256::from(if taken_by_storage { 2 } else { 0 });
+        assert_eq!(chain.state.storage(taken, U256::from(1)).unwrap(), kept);
+    }
 }

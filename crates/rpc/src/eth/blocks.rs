@@ -8,7 +8,7 @@ use crate::{
     registry::Registry,
 };
 use alloy_consensus::{Header, constants::EMPTY_RECEIPTS, proofs::calculate_transaction_root};
-use alloy_eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718};
+use alloy_eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718, eip4895::Withdrawals};
 use alloy_primitives::{B256, Bloom, Bytes, U64};
 use alloy_rpc_types_eth::TransactionReceipt;
 use blockraft_primitives::{SealedBlock, Transaction};
@@ -25,9 +25,8 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.read("eth_getBlockTransactionCountByHash", 1, transaction_count);
     registry.read("eth_getUncleCountByBlockNumber", 1, uncle_count);
     registry.read("eth_getUncleCountByBlockHash", 1, uncle_count);
-    // Blocks of a cluster have no uncles.
-    registry.quick("eth_getUncleByBlockNumberAndIndex", 2, |_, _| Ok(()));
-    registry.quick("eth_getUncleByBlockHashAndIndex", 2, |_, _| Ok(()));
+    registry.read("eth_getUncleByBlockNumberAndIndex", 2, get_uncle);
+    registry.read("eth_getUncleByBlockHashAndIndex", 2, get_uncle);
     registry.read("debug_getRawHeader", 1, raw_header);
     registry.read("debug_getRawBlock", 1, raw_block);
     registry.read("debug_getRawReceipts", 1, raw_receipts);
@@ -91,7 +90,22 @@ fn transaction_count(api: &Api, args: &Args) -> RpcResult<Option<U64>> {
 }
 
 fn uncle_count(api: &Api, args: &Args) -> RpcResult<Option<U64>> {
-    Ok(api.known_number(args.required(0)?)?.map(|_| U64::ZERO))
+    let id: BlockId = args.required(0)?;
+    if id == BlockId::pending() {
+        return Ok(Some(U64::ZERO));
+    }
+    Ok(api.block(id)?.map(|block| U64::from(block.ommers.len())))
+}
+
+fn get_uncle(api: &Api, args: &Args) -> RpcResult<Option<Value>> {
+    let id: BlockId = args.required(0)?;
+    let index = args.quantity(1)?;
+    if id == BlockId::pending() {
+        return Ok(None);
+    }
+    let Some(block) = api.block(id)? else { return Ok(None) };
+    let ommer = usize::try_from(index).ok().and_then(|index| block.ommers.get(index));
+    ommer.map(|ommer| json(&convert::ommer(ommer))).transpose()
 }
 
 /// The block that would follow if it were cut now: the executable transactions of the pool that fit by
@@ -109,10 +123,13 @@ fn pending_block(api: &Api, full: bool) -> RpcResult<Value> {
         ..header
     };
     let base_fee = header.base_fee_per_gas;
+    let withdrawals = header.withdrawals_root.map(|_| Withdrawals::default());
     let block = SealedBlock {
         header: alloy_consensus::Sealed::new_unchecked(header, B256::ZERO),
         transactions,
         receipts: Vec::new(),
+        ommers: Vec::new(),
+        withdrawals,
     };
     let mut value = json(&convert::block(&block, false))?;
     if let Some(fields) = value.as_object_mut() {
@@ -152,7 +169,7 @@ fn raw_header(api: &Api, args: &Args) -> RpcResult<Bytes> {
 
 fn raw_block(api: &Api, args: &Args) -> RpcResult<Bytes> {
     let block = api.block(args.required(0)?)?.ok_or_else(|| RpcError::server("block not found"))?;
-    Ok(convert::rlp(&block).into())
+    Ok(block.rlp().into())
 }
 
 fn raw_receipts(api: &Api, args: &Args) -> RpcResult<Vec<Bytes>> {

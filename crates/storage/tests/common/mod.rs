@@ -6,6 +6,7 @@ use alloy_consensus::{
     Eip658Value, Header, Sealable, SignableTransaction, TxEip1559, TxEnvelope,
     transaction::Recovered,
 };
+use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{
     Address, B256, Bytes, KECCAK256_EMPTY, Log, LogData, Signature, TxKind, U256, keccak256,
 };
@@ -80,6 +81,8 @@ impl Chain {
             header: genesis.header.clone(),
             transactions: Vec::new(),
             receipts: Vec::new(),
+            ommers: Vec::new(),
+            withdrawals: None,
         };
         Self {
             genesis,
@@ -118,7 +121,17 @@ impl Chain {
             extra_data: Bytes::copy_from_slice(&self.rng.random::<[u8; 8]>()),
             ..Default::default()
         };
-        let block = SealedBlock { header: header.seal_slow(), transactions, receipts };
+        let ommer =
+            |difficulty: u8| Header { difficulty: U256::from(difficulty), ..Header::default() };
+        let ommers: Vec<Header> = (0..self.rng.random_range(0..3)).map(ommer).collect();
+        let withdrawal = |index| Withdrawal { index, amount: 7, ..Default::default() };
+        let withdrawals = self.rng.random_range(0..3);
+        let withdrawals = self
+            .rng
+            .random_bool(0.5)
+            .then(|| (0..withdrawals).map(withdrawal).collect::<Vec<_>>().into());
+        let block =
+            SealedBlock { header: header.seal_slow(), transactions, receipts, ommers, withdrawals };
         let block = Arc::new(block);
         let mut state = self.states.last().unwrap().clone();
         state.apply(&diff);
@@ -273,6 +286,11 @@ impl Chain {
                 );
             }
         }
+        for address in addresses() {
+            // Where slots became zero one by one, and not yet on disk, they may still count.
+            let no_storage = !reader.has_storage(address)?;
+            assert!(!no_storage || !expected.has_storage(address)?, "block {number} {address}");
+        }
         for block in 0..number + 3 {
             let hash = expected.block_hashes.get(&block).copied().unwrap_or_default();
             assert_eq!(reader.block_hash(block)?, hash, "block {block} seen from {number}");
@@ -348,5 +366,12 @@ impl Chain {
             })
             .collect();
         assert_eq!(accounts, expected);
+        for number in store.oldest_state()..=number {
+            let (view, expected) = (store.view(number).unwrap(), &self.states[number as usize]);
+            for address in addresses() {
+                let has_storage = view.has_storage(address).unwrap();
+                assert_eq!(has_storage, expected.has_storage(address).unwrap(), "{address}");
+            }
+        }
     }
 }
