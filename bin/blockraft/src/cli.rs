@@ -2,6 +2,7 @@
 
 use crate::output::OutputFormat;
 use alloy_primitives::Address;
+use blockraft_node::maintenance::SnapshotPeer;
 use blockraft_primitives::NodeId;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     Blocktest(FixtureArgs),
     /// Run the public suites' state tests.
     Statetest(FixtureArgs),
+    /// Look at the state on disk while no node runs over it: sizes, damage, repair.
+    #[command(subcommand)]
+    Db(DbCommand),
     /// Show members, leader, term, heights and lag.
     Status(StatusArgs),
 }
@@ -228,6 +232,49 @@ pub(crate) struct FixtureArgs {
 fn parse_executors(text: &str) -> Result<usize, String> {
     let executors = text.parse().ok().filter(|executors| (1..=256).contains(executors));
     executors.ok_or_else(|| "executors are 1 to 256".to_owned())
+}
+
+/// `blockraft db`. Exit codes: 0 clean, 1 damage found, 2 could not look.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Sizes of every table of every environment.
+    Stats(DbArgs),
+    /// A quick look: does everything open, and stand at one block.
+    Check(DbArgs),
+    /// Hash every subtree again from the flat state and hold it against the header's root.
+    Scrub(DbArgs),
+    /// Scrub, then rebuild the damaged shards from a snapshot, or from another member's state.
+    Repair(DbRepairArgs),
+}
+
+/// What every command of `blockraft db` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbArgs {
+    /// Data directory.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: PathBuf,
+    /// Threads; one for each core when absent.
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// `blockraft db repair`
+#[derive(Debug, Args)]
+pub(crate) struct DbRepairArgs {
+    #[command(flatten)]
+    pub(crate) db: DbArgs,
+    /// Snapshot to rebuild from; the newest of the data directory, or else the genesis, when absent.
+    #[arg(long, conflicts_with = "peer")]
+    pub(crate) from: Option<PathBuf>,
+    /// Running member to fetch a snapshot from, `id=raft-host:port`.
+    #[arg(long, value_parser = parse_peer)]
+    pub(crate) peer: Option<SnapshotPeer>,
+}
+
+fn parse_peer(text: &str) -> Result<SnapshotPeer, String> {
+    let wrong = || format!("`{text}` is not of the form id=raft-host:port");
+    let (id, address) = text.split_once('=').ok_or_else(wrong)?;
+    Ok(SnapshotPeer { id: id.parse().map_err(|_| wrong())?, address: address.to_owned() })
 }
 
 /// `blockraft status`

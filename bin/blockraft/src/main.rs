@@ -7,6 +7,7 @@ mod accounts;
 mod banner;
 mod blocktest;
 mod cli;
+mod db;
 mod dev;
 mod devnet;
 mod fixtures;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Init(args) => init::run(args, cli.output),
         Command::Blocktest(args) => blocktest::run(args),
         Command::Statetest(args) => statetest::run(args),
+        Command::Db(command) => return db::run(command, cli.output),
         Command::Status(args) => status::run(args, cli.output),
     };
     match result {

@@ -475,4 +475,4 @@ fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, S
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

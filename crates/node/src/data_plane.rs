@@ -2,6 +2,7 @@
 
 use crate::{
     chain::Chain,
+    maintenance::{FETCH_KIND, answer_fetch},
     producer::{ProducerHandle, Verdicts},
 };
 use blockraft_primitives::{AdmitBatch, NodeId, limits::LEADER_WAIT_MS};
@@ -12,7 +13,7 @@ use futures::future::{BoxFuture, FutureExt};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// The one kind of request on this plane: `protocol::message` tells them apart.
+/// Messages of `protocol::message`, which tells them apart. The other kind is a fetch of a snapshot.
 const KIND_MESSAGE: u8 = 0;
 
 /// The other members, to ask.
@@ -71,9 +72,15 @@ impl Handler for DataPlane {
         &self,
         peer: NodeId,
         _plane: Plane,
-        _kind: u8,
+        kind: u8,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        if kind == FETCH_KIND {
+            let store = self.chain.store.clone();
+            let answer = tokio::task::spawn_blocking(move || answer_fetch(&store, &payload));
+            return async move { answer.await.unwrap_or_else(|e| Err(Refused(e.to_string()))) }
+                .boxed();
+        }
         let request = match Request::decode(&payload) {
             Ok(request) => request,
             Err(error) => {

@@ -76,6 +76,25 @@ pub enum NodeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A damaged shard cannot be rebuilt from what there is.
+    #[error("cannot rebuild: {0}")]
+    NoSource(String),
+    /// A log record that is none of ours.
+    #[error("log entry {index} cannot be read: {source}")]
+    LogRecord {
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// A peer did not give its snapshot.
+    #[error("no snapshot from node {peer}: {problem}")]
+    PeerSnapshot {
+        /// The peer.
+        peer: NodeId,
+        /// Why not.
+        problem: String,
+    },
     /// The metrics registry is taken.
     #[error("metrics: {0}")]
     Metrics(String),

@@ -18,6 +18,7 @@ mod data_plane;
 mod error;
 mod gateway;
 pub mod import;
+pub mod maintenance;
 mod node;
 mod persister;
 mod producer;

@@ -86,6 +86,15 @@ pub(crate) fn decode_entry(index: u64, record: &Bytes) -> Result<Entry, CodecErr
     Ok(Entry { log_id: LogId::new(CommittedLeaderId::new(term), index), payload })
 }
 
+/// The application's bytes in a stored record of the log; `None` for entries that are Raft's own.
+///
+/// # Errors
+/// The record is none of this crate's.
+pub fn application_entry(record: &Bytes) -> std::io::Result<Option<Bytes>> {
+    let (_, kind) = decode_header(record)?;
+    Ok((kind == KIND_ENTRY).then(|| record.slice(RECORD_HEADER_BYTES..)))
+}
+
 fn decode_header(record: &[u8]) -> Result<(u64, u8), CodecError> {
     let Some((header, _)) = record.split_first_chunk::<RECORD_HEADER_BYTES>() else {
         return Err(CodecError::Short { got: record.len() });

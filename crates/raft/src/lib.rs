@@ -42,6 +42,7 @@ mod types;
 pub use application::{
     Application, ApplicationError, AppliedEntry, ApplyResponse, Payload, SnapshotHandle,
 };
+pub use codec::application_entry;
 pub use config::RaftConfig;
 pub use error::{BarrierError, MembershipChangeError, ProposeError, RaftError, TransferError};
 pub use log::LogDevice;

@@ -296,7 +296,7 @@ impl Database {
 }
 
 /// Brings a shard to the chain's head; returns the oldest block that it can show.
-fn recover(shard: &Shard, index: usize, head: (u64, B256)) -> Result<u64, StorageError> {
+pub(crate) fn recover(shard: &Shard, index: usize, head: (u64, B256)) -> Result<u64, StorageError> {
     let place = || format!("state shard {index}");
     let (number, hash) = head;
     let marker = shard.marker()?.ok_or_else(|| StorageError::corrupt(place(), "has no marker"))?;

@@ -69,6 +69,15 @@ pub(crate) struct ReadTx<'e> {
     reader: Option<Reader>,
 }
 
+/// How much a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableSize {
+    /// Records.
+    pub(crate) entries: u64,
+    /// Bytes of its pages.
+    pub(crate) bytes: u64,
+}
+
 /// The write transaction of an environment.
 pub(crate) type WriteTx<'e> = Tx<'e, Rw>;
 
@@ -180,6 +189,14 @@ impl ReadTx<'_> {
     /// A cursor over a table.
     pub(crate) fn cursor(&self, table: Table) -> Result<TableCursor<'_, Ro>, StorageError> {
         cursor(self.env, &self.reader().tx, table)
+    }
+
+    /// How much a table holds.
+    pub(crate) fn table_size(&self, table: Table) -> Result<TableSize, StorageError> {
+        let stat = self.reader().tx.db_stat(&self.env.database(table));
+        let stat = stat.map_err(|e| self.env.error("stat", e))?;
+        let pages = stat.branch_pages() + stat.leaf_pages() + stat.overflow_pages();
+        Ok(TableSize { entries: stat.entries() as u64, bytes: (pages * PAGE_BYTES) as u64 })
     }
 
     /// Two numbers that the environment's owner derives from this view of the data, remembered as long

@@ -22,11 +22,13 @@ mod body;
 mod chain;
 mod changes;
 mod codec;
+mod damage;
 mod database;
 mod datadir;
 mod env;
 mod error;
 mod log_index;
+mod maintenance;
 mod overlay;
 mod persist;
 mod raft_log;
@@ -39,8 +41,11 @@ mod types;
 mod undo;
 mod view;
 
+pub use damage::Damage;
 pub use error::StorageError;
+pub use maintenance::{EnvironmentSize, Maintenance, TableSizes};
 pub use raft_log::RaftLog;
+pub use shard::Scanned;
 pub use store::{Store, init};
 pub use types::{
     AccountVisitor, AppliedStep, Backlog, Identity, LogBounds, LogQuery, LogRecord, Persisted,

@@ -63,6 +63,10 @@ impl RaftLog {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
     /// Appends entries; they are on disk when this returns.
     ///
     /// # Errors

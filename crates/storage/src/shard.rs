@@ -3,9 +3,11 @@
 //! **Invariant: the marker tells the truth.** It is written in the MDBX transaction that brings the
 //! data to it, and every read looks at the marker of the very snapshot it reads from.
 
+mod scan;
 mod walk;
 mod write;
 
+pub use self::scan::Scanned;
 use self::{
     walk::{SlotRecord, SlotWalk},
     write::{prune, unwind_block, write_account, write_storage},

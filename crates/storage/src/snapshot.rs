@@ -91,6 +91,26 @@ pub(crate) fn latest(dir: &DataDir) -> Result<Option<SnapshotFile>, StorageError
     finished(dir)?.last().map(|path| describe(path)).transpose()
 }
 
+/// See [`crate::Store::read_snapshot`].
+pub(crate) fn read_piece(
+    dir: &DataDir,
+    hash: &B256,
+    offset: u64,
+    len: usize,
+) -> Result<Vec<u8>, StorageError> {
+    let Some(snapshot) = latest(dir)?.filter(|latest| latest.hash == *hash) else {
+        return Err(StorageError::corrupt(format!("snapshot {hash}"), "is not the newest any more"));
+    };
+    let read = || {
+        let mut file = File::open(&snapshot.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(len as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error| StorageError::io(&snapshot.path, error))
+}
+
 /// Builds the next generation from a snapshot, and makes it the one that a restart opens.
 pub(crate) fn install(
     dir: &DataDir,
@@ -151,6 +171,38 @@ fn load(
     Ok(meta)
 }
 
+/// Reads some shards of a snapshot into new environments and passes the rest over; the hash over all is
+/// checked. `expected` are the genesis hash and the number of shards.
+pub(crate) fn load_shards(
+    file: &Path,
+    folder: &Generation,
+    expected: (B256, u8),
+    wanted: &[usize],
+    options: StoreOptions,
+) -> Result<ChainMeta, StorageError> {
+    let mut input = HashingReader::open(file)?;
+    let meta = input.header()?;
+    if meta.genesis != expected.0 {
+        return Err(StorageError::AnotherSnapshotGenesis { got: meta.genesis, expected: expected.0 });
+    }
+    if meta.shards != expected.1 {
+        let problem = format!("{} state shards, expected {}", meta.shards, expected.1);
+        return Err(input.corrupt(&problem));
+    }
+    CHAIN_TABLES.iter().try_for_each(|_| input.pass_over())?;
+    for shard in 0..usize::from(meta.shards) {
+        if !wanted.contains(&shard) {
+            SHARD_TABLES.iter().try_for_each(|_| input.pass_over())?;
+            continue;
+        }
+        let path = folder.shard(shard);
+        let env = Env::open(&path, SHARD_TABLES, SyncMode::SafeNoSync, options.map_bytes_max)?;
+        input.tables(&env, SHARD_TABLES)?;
+    }
+    input.finish()?;
+    Ok(meta)
+}
+
 /// Makes an installed file one of this directory's snapshots.
 fn keep(dir: &DataDir, file: &Path, meta: &ChainMeta) -> Result<(), StorageError> {
     let folder = dir.snapshots();
@@ -184,7 +236,7 @@ fn describe(path: &Path) -> Result<SnapshotFile, StorageError> {
 }
 
 /// Finished snapshots, oldest first: names sort by log index.
-fn finished(dir: &DataDir) -> Result<Vec<PathBuf>, StorageError> {
+pub(crate) fn finished(dir: &DataDir) -> Result<Vec<PathBuf>, StorageError> {
     let folder = dir.snapshots();
     if !folder.exists() {
         return Ok(Vec::new());
@@ -328,6 +380,19 @@ impl<'a> HashingReader<'a> {
 
     fn tables(&mut self, env: &Env, tables: &[Table]) -> Result<(), StorageError> {
         tables.iter().try_for_each(|table| while_true(|| self.records(env, *table)))
+    }
+
+    /// Reads a table without keeping it.
+    fn pass_over(&mut self) -> Result<(), StorageError> {
+        loop {
+            let key_length = self.length(FIELD_BYTES_MAX)?;
+            if key_length == 0 {
+                return Ok(());
+            }
+            let value_length = self.length(FIELD_BYTES_MAX)?;
+            self.read(key_length)?;
+            self.read(value_length)?;
+        }
     }
 
     /// Reads some records of a table; `false` after the last.

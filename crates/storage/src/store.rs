@@ -215,6 +215,19 @@ impl Store {
         crate::snapshot::latest(&self.inner.dir)
     }
 
+    /// A piece of the newest snapshot, for one who fetches it: up to `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when the newest snapshot is not the one with this hash any more.
+    pub fn read_snapshot(
+        &self,
+        hash: &B256,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, StorageError> {
+        crate::snapshot::read_piece(&self.inner.dir, hash, offset, len)
+    }
+
     /// Replaces chain, state and pool by a snapshot's, wherever the file lies, and keeps it as the
     /// latest snapshot. All or nothing, whenever the process dies. Views taken before keep working.
     ///

@@ -10,7 +10,7 @@ use alloy_trie::{TrieAccount, root::state_root_unhashed, root::storage_root_unha
 use blockraft_primitives::{
     AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, Transaction,
 };
-use blockraft_storage::{Identity, Store};
+use blockraft_storage::{Identity, LogRecord, Store};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -26,13 +26,15 @@ const RUNTIME: [u8; 19] = hex!("5f3515600a57602035ff5b6040356020355500");
 const INIT: [u8; 9] = hex!("60138060095f395ff3");
 
 /// A chain of its own with what drives it: keys, nonces, and an oracle that only knows diffs.
-struct World {
-    chain: Chain,
-    keys: Vec<PrivateKeySigner>,
+pub(crate) struct World {
+    pub(crate) chain: Chain,
+    pub(crate) keys: Vec<PrivateKeySigner>,
     nonces: Vec<u64>,
-    oracle: MemoryState,
+    pub(crate) oracle: MemoryState,
     index: u64,
     rng: SmallRng,
+    /// Whether entries are written to the log as well.
+    pub(crate) logged: bool,
 }
 
 fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner]) -> ClusterGenesis {
@@ -97,7 +99,7 @@ fn system_contracts() -> [(Address, Bytes); 4] {
     ]
 }
 
-fn open(path: &Path) -> Chain {
+pub(crate) fn open(path: &Path) -> Chain {
     let store = Store::open(path).unwrap();
     let options = BlockOptions {
         fee_recipient: Address::repeat_byte(0xfe),
@@ -108,7 +110,7 @@ fn open(path: &Path) -> Chain {
 }
 
 impl World {
-    fn new(path: &Path, forks: &[(&str, u64)], seed: u64) -> Self {
+    pub(crate) fn new(path: &Path, forks: &[(&str, u64)], seed: u64) -> Self {
         let keys: Vec<_> = (1..=6u8)
             .map(|i| PrivateKeySigner::from_bytes(&B256::repeat_byte(i)).unwrap())
             .collect();
@@ -124,6 +126,16 @@ impl World {
             oracle,
             index: 0,
             rng: SmallRng::seed_from_u64(seed),
+            logged: false,
+        }
+    }
+
+    fn log(&self, entry: &[u8]) {
+        if self.logged {
+            // A record as Raft writes it: version, kind, term.
+            let record = [&[1, 2, 0, 0, 0, 0, 0, 0, 0, 1], entry].concat();
+            let record = LogRecord { index: self.index, bytes: record.into() };
+            self.chain.store.raft_log().append(&[record]).unwrap();
         }
     }
 
@@ -179,11 +191,12 @@ impl World {
         }
     }
 
-    fn admit_some(&mut self) {
+    pub(crate) fn admit_some(&mut self) {
         let count = self.rng.random_range(0..12);
         let transactions = (0..count).map(|_| self.random_transaction()).collect();
         let entry = AdmitBatch { transactions }.encode_entry();
         let applied = self.applied();
+        self.log(&entry);
         match self.chain.apply(applied, &entry).unwrap() {
             Outcome::Admitted(verdicts) => {
                 assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}")
@@ -192,13 +205,14 @@ impl World {
         }
     }
 
-    fn build(&self) -> super::Proposal {
+    pub(crate) fn build(&self) -> super::Proposal {
         let head = self.chain.store.head();
         self.chain.build(head.hash(), head.timestamp + 1, 1, 1).unwrap()
     }
 
-    fn apply_block(&mut self, entry: &[u8]) {
+    pub(crate) fn apply_block(&mut self, entry: &[u8]) {
         let applied = self.applied();
+        self.log(entry);
         match self.chain.apply(applied, entry).unwrap() {
             Outcome::Block { accepted } => assert!(accepted),
             Outcome::Admitted(_) => unreachable!("a Block entry"),
