@@ -93,9 +93,15 @@ fn sizes_table(block: u64, sizes: &[EnvironmentSize], snapshots: usize) -> Strin
         if let Some(problem) = &size.problem {
             place = format!("cannot be read: {problem}");
         }
-        line(format!("{:<10} {:<16} {:>14} {:>14}  {place}", size.name, "(file)", "", size.file_bytes));
+        line(format!(
+            "{:<10} {:<16} {:>14} {:>14}  {place}",
+            size.name, "(file)", "", size.file_bytes
+        ));
         for table in &size.tables {
-            line(format!("{:<10} {:<16} {:>14} {:>14}", "", table.name, table.entries, table.bytes));
+            line(format!(
+                "{:<10} {:<16} {:>14} {:>14}",
+                "", table.name, table.entries, table.bytes
+            ));
         }
     }
     out

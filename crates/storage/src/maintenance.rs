@@ -214,6 +214,7 @@ impl Maintenance {
             .shards
             .iter()
             .enumerate()
+            .filter(|(index, _)| self.rebuilt[*index].is_none())
             .filter_map(|(index, shard)| Some((index, shard.as_ref().err()?)))
             .map(|(index, problem)| Damage::of_shard(index, problem))
             .collect();

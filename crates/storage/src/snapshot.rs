@@ -99,7 +99,10 @@ pub(crate) fn read_piece(
     len: usize,
 ) -> Result<Vec<u8>, StorageError> {
     let Some(snapshot) = latest(dir)?.filter(|latest| latest.hash == *hash) else {
-        return Err(StorageError::corrupt(format!("snapshot {hash}"), "is not the newest any more"));
+        return Err(StorageError::corrupt(
+            format!("snapshot {hash}"),
+            "is not the newest any more",
+        ));
     };
     let read = || {
         let mut file = File::open(&snapshot.path)?;
@@ -183,7 +186,10 @@ pub(crate) fn load_shards(
     let mut input = HashingReader::open(file)?;
     let meta = input.header()?;
     if meta.genesis != expected.0 {
-        return Err(StorageError::AnotherSnapshotGenesis { got: meta.genesis, expected: expected.0 });
+        return Err(StorageError::AnotherSnapshotGenesis {
+            got: meta.genesis,
+            expected: expected.0,
+        });
     }
     if meta.shards != expected.1 {
         let problem = format!("{} state shards, expected {}", meta.shards, expected.1);

@@ -94,8 +94,7 @@ async fn fetch(
             .map_err(|e| failed(e.to_string()))
     };
     let answer = ask(Fetch::Begin, BEGIN_TIMEOUT).await?;
-    let Begun { hash, bytes } =
-        postcard::from_bytes(&answer).map_err(|e| failed(e.to_string()))?;
+    let Begun { hash, bytes } = postcard::from_bytes(&answer).map_err(|e| failed(e.to_string()))?;
     let mut offset = 0;
     let mut path = maintenance.keep_fetched(0, &[])?;
     while offset < bytes {

@@ -89,7 +89,8 @@ pub fn repair(
     let source = rebuild(maintenance, &shards, from)?;
     // What is wrong with the chain cannot be healed here, and was told.
     let after = scrub(maintenance, &progress)?;
-    if let Some(damage) = after.damage.iter().find(|d| d.shard.is_some_and(|s| shards.contains(&s))) {
+    if let Some(damage) = after.damage.iter().find(|d| d.shard.is_some_and(|s| shards.contains(&s)))
+    {
         let problem = format!("what was rebuilt is damaged as well: {damage}");
         maintenance.forget_rebuilt()?;
         return Err(NodeError::NoSource(problem));

@@ -114,10 +114,8 @@ fn scan_partition(maintenance: &Maintenance, prefix: u8) -> Partition {
     );
     if let Some(error) = refused {
         let shard = maintenance.shard_of(prefix);
-        damage.push(Damage {
-            partition: Some(prefix),
-            ..Damage::of_shard(shard, error.to_string())
-        });
+        damage
+            .push(Damage { partition: Some(prefix), ..Damage::of_shard(shard, error.to_string()) });
     }
     Partition { root: builder.finish().root(), counts, damage }
 }

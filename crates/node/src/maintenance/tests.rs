@@ -60,15 +60,17 @@ impl Closed {
         self.path().join(format!("state-{shard:02}")).join("mdbx.dat")
     }
 
-    /// Flips a bit `offset` bytes behind each place where the account's address lies.
+    /// Flips a bit `offset` bytes behind the account's address in its flat record, wherever it lies.
     fn flip(&self, address: Address, offset: usize) {
         let file = self.shard_file(shard_of(address));
         let mut bytes = fs::read(&file).unwrap();
+        // The value follows its key.
+        let record = [keccak256(address).as_slice(), address.as_slice()].concat();
         let places: Vec<usize> = bytes
-            .windows(20)
+            .windows(record.len())
             .enumerate()
-            .filter(|(_, window)| *window == address.as_slice())
-            .map(|(place, _)| place)
+            .filter(|(_, window)| *window == record)
+            .map(|(place, _)| place + 32)
             .collect();
         assert!(!places.is_empty(), "{address} is in its shard");
         for place in places {
@@ -206,8 +208,6 @@ fn a_repair_without_anything_to_rebuild_from_says_so_and_changes_nothing() {
 fn a_flipped_bit_of_the_history_is_found() {
     let closed = Closed::new(17, 10, None);
     let address = closed.funded[3];
-    // The reverse diffs hold addresses as well, followed by the previous account; those lie behind the
-    // flat records, so that flipping only what is not followed by a flat record's bytes is enough.
     let hashed = keccak256(address);
     let file = closed.shard_file(shard_of(address));
     let mut bytes = fs::read(&file).unwrap();

@@ -9,9 +9,7 @@ use crate::{
         history_key, slot_key,
     },
     env::{ReadTx, Record, TableCursor},
-    tables::{
-        ACCOUNT_HISTORY, ACCOUNTS, CODES, REVERSE_DIFFS, STORAGE, STORAGE_HISTORY, Table,
-    },
+    tables::{ACCOUNT_HISTORY, ACCOUNTS, CODES, REVERSE_DIFFS, STORAGE, STORAGE_HISTORY, Table},
 };
 use alloy_primitives::{B256, U256, keccak256};
 use blockraft_primitives::{Account, AccountChange};
@@ -83,7 +81,11 @@ impl Shard {
         Ok(())
     }
 
-    fn account(&self, (key, value): &Record<'_>, damage: &mut Vec<Damage>) -> Option<(B256, Account)> {
+    fn account(
+        &self,
+        (key, value): &Record<'_>,
+        damage: &mut Vec<Damage>,
+    ) -> Option<(B256, Account)> {
         let mut bad = |problem: String| {
             damage.push(Damage::at_key(self.index, ACCOUNTS.name, key, problem));
             None
@@ -100,7 +102,11 @@ impl Shard {
         }
     }
 
-    fn slot(&self, (key, value): &Record<'_>, damage: &mut Vec<Damage>) -> Option<(B256, B256, U256)> {
+    fn slot(
+        &self,
+        (key, value): &Record<'_>,
+        damage: &mut Vec<Damage>,
+    ) -> Option<(B256, B256, U256)> {
         let mut bad = |problem: String| {
             damage.push(Damage::at_key(self.index, STORAGE.name, key, problem));
             None
@@ -255,7 +261,11 @@ impl Shard {
             let problem = match order {
                 Ordering::Less => Some("there is a record that should not be there"),
                 Ordering::Greater => Some("a record is missing"),
-                Ordering::Equal if got.as_ref().map(|r| &r.1) == expected.as_ref().map(|r| &r.1) => None,
+                Ordering::Equal
+                    if got.as_ref().map(|r| &r.1) == expected.as_ref().map(|r| &r.1) =>
+                {
+                    None
+                }
                 Ordering::Equal => Some("the value is not the one that the chain gives"),
             };
             damage.extend(problem.map(|p| Damage::at_key(self.index, table.name, &at, p)));
