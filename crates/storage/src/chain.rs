@@ -68,20 +68,41 @@ impl Chain {
         let tx = self.env.write()?;
         write_blocks(&tx, blocks)?;
         log_index::write(&tx, blocks.iter().copied())?;
-        {
-            let mut table = tx.cursor(POOL)?;
-            for (id, record) in pool {
-                let key = id.0.to_be_bytes();
-                match record {
-                    Some(record) => table.put(&key, &record.encode())?,
-                    None => drop(table.delete(&key)?),
-                }
-            }
-        }
+        write_pool(&tx, pool)?;
         tx.put(CHAIN_META, STATE, &meta.encode())?;
         fail::fail_point!("persist-chain-before-commit", |_| Err(StorageError::Injected {
             point: "persist-chain-before-commit"
         }));
+        tx.commit()
+    }
+
+    /// Deletes the blocks above `meta`'s head up to `last`, changes the pool, and moves the position back:
+    /// all or nothing, durably. The log index keeps its postings: it may name a block too many.
+    pub(crate) fn truncate(
+        &self,
+        last: u64,
+        pool: &[PoolEffect],
+        meta: &ChainMeta,
+    ) -> Result<(), StorageError> {
+        let gone: Vec<Arc<SealedBlock>> = (meta.head.0 + 1..=last)
+            .map(|number| {
+                let missing = || StorageError::corrupt("headers", "a block is missing");
+                self.block(number)?.ok_or_else(missing)
+            })
+            .collect::<Result<_, _>>()?;
+        let tx = self.env.write()?;
+        for block in &gone {
+            let key = block.number().to_be_bytes();
+            for table in [HEADERS, BODIES, RECEIPTS] {
+                tx.delete(table, &key)?;
+            }
+            tx.delete(BLOCK_HASHES, block.hash().as_slice())?;
+            for transaction in &block.transactions {
+                tx.delete(TRANSACTIONS, transaction.tx_hash().as_slice())?;
+            }
+        }
+        write_pool(&tx, pool)?;
+        tx.put(CHAIN_META, STATE, &meta.encode())?;
         tx.commit()
     }
 
@@ -158,6 +179,18 @@ impl Chain {
     pub(crate) fn blocks_with_logs(&self, query: &LogQuery) -> Result<Vec<u64>, StorageError> {
         log_index::candidates(&self.env.read()?, query)
     }
+}
+
+fn write_pool(tx: &WriteTx<'_>, pool: &[PoolEffect]) -> Result<(), StorageError> {
+    let mut table = tx.cursor(POOL)?;
+    for (id, record) in pool {
+        let key = id.0.to_be_bytes();
+        match record {
+            Some(record) => table.put(&key, &record.encode())?,
+            None => drop(table.delete(&key)?),
+        }
+    }
+    Ok(())
 }
 
 fn write_blocks(tx: &WriteTx<'_>, blocks: &[&SealedBlock]) -> Result<(), StorageError> {

@@ -8,6 +8,7 @@ use crate::{
     overlay::Overlay,
     recent::RecentBlocks,
     shard::{Change, Marker, Shard, hash_address, shard_of},
+    unwind::Unwinds,
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
@@ -38,6 +39,8 @@ pub(crate) struct Database {
     pub(crate) oldest: AtomicU64,
     /// Held by whoever writes to the environments, or needs them all to stand at one block.
     pub(crate) writer: Mutex<()>,
+    /// Where blocks were taken back.
+    pub(crate) unwinds: Unwinds,
     /// Keeps other processes away as long as an environment is open.
     _lock: Arc<DirLock>,
 }
@@ -137,6 +140,7 @@ impl Database {
             durable: RwLock::new(meta),
             oldest: AtomicU64::new(oldest),
             writer: Mutex::default(),
+            unwinds: Unwinds::default(),
             _lock: lock,
         })
     }

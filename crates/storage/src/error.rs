@@ -110,6 +110,16 @@ pub enum StorageError {
         /// The block that the chain is at.
         expected: u64,
     },
+    /// The chain cannot go back so far.
+    #[error("cannot go back to block {to}: the history begins at {oldest}, the head is {head}")]
+    Unwind {
+        /// The block to go back to.
+        to: u64,
+        /// The oldest block whose state is kept.
+        oldest: u64,
+        /// The last block.
+        head: u64,
+    },
     /// Entries must be appended without gaps.
     #[error("log entry {got} does not follow the log, expected {expected}")]
     LogGap {

@@ -39,6 +39,7 @@ mod store;
 mod tables;
 mod types;
 mod undo;
+mod unwind;
 mod view;
 
 pub use damage::Damage;

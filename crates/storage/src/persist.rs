@@ -124,7 +124,7 @@ impl Database {
 
 /// What steps do to the stored pool in the end. Most transactions come and go between two calls, and
 /// so never touch the disk but for a lookup.
-fn net_pool_effects(steps: &[Arc<AppliedStep>]) -> Vec<PoolEffect> {
+pub(crate) fn net_pool_effects(steps: &[Arc<AppliedStep>]) -> Vec<PoolEffect> {
     let mut effects: BTreeMap<AdmissionId, Option<PoolRecord>> = BTreeMap::new();
     for change in steps.iter().flat_map(|step| &step.pool) {
         match change {

@@ -39,6 +39,16 @@ impl RecentBlocks {
         }
     }
 
+    /// Forgets the blocks above `number`, which are no more.
+    pub(crate) fn truncate(&mut self, number: u64) {
+        for block in self.blocks.split_off(&(number + 1)).into_values() {
+            self.hashes.remove(&block.hash());
+            for tx in &block.transactions {
+                self.transactions.remove(tx.tx_hash());
+            }
+        }
+    }
+
     pub(crate) fn block(&self, number: u64) -> Option<&Arc<SealedBlock>> {
         self.blocks.get(&number)
     }

@@ -9,7 +9,7 @@ use crate::{
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::B256;
 use blockraft_primitives::{
-    Applied, ClusterGenesis, PoolRecord, SealedBlock, StateDiff, StateError,
+    Applied, ClusterGenesis, PoolChange, PoolRecord, SealedBlock, StateDiff, StateError,
 };
 use parking_lot::RwLock;
 use std::{path::Path, sync::Arc};
@@ -121,6 +121,21 @@ impl Store {
     /// When the block does not follow the head, or its diff is not sorted.
     pub fn apply(&self, step: AppliedStep) {
         self.database().apply(step);
+    }
+
+    /// Takes back every block above `to`, with all that speaks of them, and changes the pool: visible at
+    /// once, and on disk when this returns. By the thread that calls [`Self::apply`] alone. Views of
+    /// blocks that are no more answer [`StateError::UnknownBlock`] from then on.
+    ///
+    /// # Errors
+    /// [`StorageError::Unwind`] when the history does not reach so far, or there is no such block.
+    pub fn unwind(
+        &self,
+        to: u64,
+        applied: Applied,
+        pool: Vec<PoolChange>,
+    ) -> Result<(), StorageError> {
+        self.database().unwind(to, applied, pool)
     }
 
     /// What is applied and not yet on disk. It is for the caller to stop applying when this grows

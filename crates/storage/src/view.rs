@@ -7,17 +7,26 @@ use std::{fmt, sync::Arc};
 
 /// The state at one block, whatever is applied, persisted or installed meanwhile. It holds no MDBX
 /// transaction between calls, so it may live long; once its block falls out of the history window it
-/// answers [`StateError::Pruned`].
+/// answers [`StateError::Pruned`], and [`StateError::UnknownBlock`] once its block was taken back.
 #[derive(Clone)]
 pub struct StateView {
     database: Arc<Database>,
     number: u64,
+    /// Unwinds of the chain before this view.
+    unwinds: usize,
 }
 
 impl StateView {
     pub(crate) fn new(database: Arc<Database>, number: u64) -> Result<Self, StateError> {
+        let unwinds = database.unwinds.count();
         database.check_height(number)?;
-        Ok(Self { database, number })
+        Ok(Self { database, number, unwinds })
+    }
+
+    /// What was read, unless the block was taken back meanwhile.
+    fn checked<T>(&self, read: T) -> Result<T, StateError> {
+        self.database.unwinds.check(self.unwinds, self.number)?;
+        Ok(read)
     }
 
     /// The block.
@@ -34,11 +43,11 @@ impl fmt::Debug for StateView {
 
 impl StateReader for StateView {
     fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
-        self.database.account(&address, self.number)
+        self.checked(self.database.account(&address, self.number)?)
     }
 
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
-        self.database.storage(&address, slot, self.number)
+        self.checked(self.database.storage(&address, slot, self.number)?)
     }
 
     fn has_storage(&self, address: Address) -> Result<bool, StateError> {
@@ -53,6 +62,6 @@ impl StateReader for StateView {
         if number > self.number {
             return Ok(B256::ZERO);
         }
-        Ok(self.database.hash(number)?.unwrap_or_default())
+        self.checked(self.database.hash(number)?.unwrap_or_default())
     }
 }
