@@ -3,7 +3,10 @@
 //! An entry is `version, kind, RLP payload`. Transactions travel as `sender, EIP-2718 bytes`: the
 //! gateway has recovered the sender, and members of one cluster trust each other (crash faults only).
 
-use crate::{AdmissionId, Receipt, StateDiff, Transaction};
+use crate::{
+    AdmissionId, Receipt, StateDiff, Transaction,
+    payload_entry::{ForkchoiceEntry, PayloadEntry, WirePayload},
+};
 use alloy_consensus::{Eip658Value, Header, TxEnvelope, transaction::Recovered};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, Log};
@@ -15,6 +18,8 @@ pub const ENTRY_VERSION: u8 = 1;
 
 const KIND_ADMIT: u8 = 1;
 const KIND_BLOCK: u8 = 2;
+const KIND_PAYLOAD: u8 = 3;
+const KIND_FORKCHOICE: u8 = 4;
 
 /// One application entry of the Raft log.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +28,10 @@ pub enum LogEntry {
     Admit(AdmitBatch),
     /// A block joins the chain.
     Block(Box<BlockEntry>),
+    /// A block that a consensus client named joins the chain.
+    Payload(Box<PayloadEntry>),
+    /// A consensus client says where the chain ends: blocks above that leave it again.
+    Forkchoice(ForkchoiceEntry),
 }
 
 /// Transactions in the order in which they are offered to the pool. The pool's verdict on each is
@@ -102,6 +111,8 @@ impl LogEntry {
         match self {
             Self::Admit(batch) => batch.encode_entry(),
             Self::Block(block) => block.encode_entry(),
+            Self::Payload(payload) => framed(KIND_PAYLOAD, &WirePayload::from(&**payload)),
+            Self::Forkchoice(forkchoice) => framed(KIND_FORKCHOICE, forkchoice),
         }
     }
 
@@ -115,6 +126,8 @@ impl LogEntry {
         let entry = match kind {
             KIND_ADMIT => Self::Admit(AdmitBatch::from_wire(WireAdmit::decode(&mut payload)?)?),
             KIND_BLOCK => Self::Block(Box::new(WireBlock::decode(&mut payload)?.try_into()?)),
+            KIND_PAYLOAD => Self::Payload(Box::new(WirePayload::decode(&mut payload)?.try_into()?)),
+            KIND_FORKCHOICE => Self::Forkchoice(ForkchoiceEntry::decode(&mut payload)?),
             got => return Err(EntryError::Kind { got }),
         };
         if payload.is_empty() { Ok(entry) } else { Err(alloy_rlp::Error::UnexpectedLength.into()) }
@@ -217,7 +230,7 @@ struct WireBlock {
 
 /// `status` is one byte (0 or 1, EIP-658) or, before Byzantium, a state root.
 #[derive(RlpEncodable, RlpDecodable)]
-struct WireReceipt {
+pub(crate) struct WireReceipt {
     status: Bytes,
     cumulative_gas_used: u64,
     logs: Vec<Log>,

@@ -42,6 +42,9 @@ pub struct ClusterOptions {
     pub gas_limit: Option<u64>,
     /// Base fee zero for ever.
     pub gasless: bool,
+    /// Blocks come from a consensus client through the Engine API; the cluster makes none of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub engine: bool,
 }
 
 impl Default for ClusterOptions {
@@ -52,6 +55,7 @@ impl Default for ClusterOptions {
             fee_recipient: Address::ZERO,
             gas_limit: None,
             gasless: false,
+            engine: false,
         }
     }
 }

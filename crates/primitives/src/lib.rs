@@ -16,6 +16,7 @@ mod entry;
 mod genesis;
 mod id;
 pub mod limits;
+mod payload_entry;
 mod pool_record;
 mod state;
 
@@ -32,5 +33,6 @@ pub use entry::{
 };
 pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
+pub use payload_entry::{ForkchoiceEntry, PayloadEntry};
 pub use pool_record::{PoolChange, PoolRecord};
 pub use state::{DiffIndex, MemoryState, StateError, StateReader, WithDiff};

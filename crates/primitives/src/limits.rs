@@ -93,3 +93,26 @@ pub const RPC_SYNC_TIMEOUT_MAX_MS: u64 = 30_000;
 pub const RPC_FILTER_COUNT_MAX: usize = 1000;
 /// A filter not asked about for this long is forgotten, milliseconds (geth: 5 min).
 pub const RPC_FILTER_IDLE_MS: u64 = 300_000;
+
+// Engine API.
+
+/// Body of a request to the Engine API, bytes (geth: 128 MiB).
+pub const ENGINE_REQUEST_BYTES_MAX: u32 = 128 * 1024 * 1024;
+/// Body of an answer of the Engine API, bytes.
+pub const ENGINE_RESPONSE_BYTES_MAX: u32 = 256 * 1024 * 1024;
+/// Connections to the Engine API's port.
+pub const ENGINE_CONNECTION_COUNT_MAX: u32 = 64;
+/// Calls of the Engine API that wait for their turn.
+pub const ENGINE_CALL_QUEUE_LEN_MAX: usize = 64;
+/// Block bodies that one `engine_getPayloadBodies` may ask for (geth: 1024).
+pub const ENGINE_BODIES_COUNT_MAX: u64 = 1024;
+/// Blocks that a consensus client may take back at once.
+pub const ENGINE_REORG_BLOCK_COUNT_MAX: u64 = 256;
+/// Valid payloads kept in memory, whether they are on the head's branch or not.
+pub const ENGINE_PAYLOAD_COUNT_MAX: usize = 512;
+/// Changed keys in those payloads.
+pub const ENGINE_PAYLOAD_KEY_COUNT_MAX: usize = 4_000_000;
+/// Hashes of invalid payloads that are remembered.
+pub const ENGINE_INVALID_COUNT_MAX: usize = 512;
+/// Blocks that are being built for a consensus client.
+pub const ENGINE_BUILD_COUNT_MAX: usize = 16;

@@ -280,6 +280,13 @@ impl Leader {
         }
     }
 
+    /// The same on a chain whose blocks come from a consensus client: it admits transactions, and never
+    /// makes a block.
+    pub fn without_blocks(mut self) -> Self {
+        self.schedule.turn_off();
+        self
+    }
+
     /// The term in which this node may build blocks, if it leads and is caught up.
     pub fn leading_term(&self) -> Option<u64> {
         match self.role {

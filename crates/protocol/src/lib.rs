@@ -3,7 +3,8 @@
 //!
 //! **Door**: a gateway calls [`decode`] on raw transactions; every node applies log entries to its
 //! [`Pool`]; nodes talk in [`Request`]s and [`Response`]s; each node's shell feeds a [`Leader`] with
-//! events and carries out its commands.
+//! events and carries out its commands. Where a consensus client drives the chain, [`Payloads`] holds what
+//! it has named and [`plan_head`] says how to get where it wants.
 //!
 //! **Invariants**: the same entries give the same pool on every node; the same events give the same
 //! commands; nothing iterates a hash map into output; every queue has a limit from
@@ -14,6 +15,7 @@ mod error;
 mod intrinsic;
 mod leader;
 mod message;
+mod payloads;
 mod pool;
 #[cfg(test)]
 mod testing;
@@ -23,4 +25,5 @@ pub use error::{PoolError, Refusal};
 pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
 pub use leader::{AdmitId, BuildId, Command, Event, Head, Leader, Now, ProposalFailure, Ticket};
 pub use message::{NodeStatus, Request, Response, WIRE_VERSION, WireError};
+pub use payloads::{Branch, Candidate, HeadGoal, HeadPlan, InvalidPayload, Payloads, plan_head};
 pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};

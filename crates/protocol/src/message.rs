@@ -18,6 +18,8 @@ const KIND_STATUS: u8 = 2;
 const KIND_VERDICTS: u8 = 3;
 const KIND_REFUSED: u8 = 4;
 const KIND_STATUS_ANSWER: u8 = 5;
+const KIND_PROPOSE: u8 = 16;
+const KIND_PROPOSED: u8 = 17;
 
 /// What one node asks of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,8 @@ pub enum Request {
     Submit(AdmitBatch),
     /// Who are you and how far have you come?
     Status,
+    /// Put this encoded `Payload` or `Forkchoice` entry into the log. For the leader, as above.
+    Propose(Bytes),
 }
 
 /// The answer to a [`Request`].
@@ -37,6 +41,11 @@ pub enum Response {
     Refused(Refusal),
     /// To [`Request::Status`].
     Status(NodeStatus),
+    /// The entry is committed and applied.
+    Proposed {
+        /// Whether it fitted the chain.
+        accepted: bool,
+    },
 }
 
 /// How a node sees itself and the cluster.
@@ -100,6 +109,7 @@ impl Request {
         match self {
             Self::Submit(batch) => framed(KIND_SUBMIT, &batch.encode()),
             Self::Status => framed(KIND_STATUS, &[]),
+            Self::Propose(entry) => framed(KIND_PROPOSE, entry),
         }
     }
 
@@ -109,6 +119,7 @@ impl Request {
             (KIND_SUBMIT, payload) => Ok(Self::Submit(AdmitBatch::decode(payload)?)),
             (KIND_STATUS, []) => Ok(Self::Status),
             (KIND_STATUS, rest) => Err(WireError::LeftOver { left: rest.len() }),
+            (KIND_PROPOSE, entry) => Ok(Self::Propose(Bytes::copy_from_slice(entry))),
             (got, _) => Err(WireError::Kind { got }),
         }
     }
@@ -121,6 +132,7 @@ impl Response {
             Self::Verdicts(verdicts) => framed(KIND_VERDICTS, &to_postcard(verdicts)),
             Self::Refused(refusal) => framed(KIND_REFUSED, &to_postcard(refusal)),
             Self::Status(status) => framed(KIND_STATUS_ANSWER, &to_postcard(status)),
+            Self::Proposed { accepted } => framed(KIND_PROPOSED, &to_postcard(accepted)),
         }
     }
 
@@ -130,6 +142,9 @@ impl Response {
             (KIND_VERDICTS, payload) => from_postcard(payload).map(Self::Verdicts),
             (KIND_REFUSED, payload) => from_postcard(payload).map(Self::Refused),
             (KIND_STATUS_ANSWER, payload) => from_postcard(payload).map(Self::Status),
+            (KIND_PROPOSED, payload) => {
+                from_postcard(payload).map(|accepted| Self::Proposed { accepted })
+            }
             (got, _) => Err(WireError::Kind { got }),
         }
     }

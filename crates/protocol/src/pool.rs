@@ -15,6 +15,7 @@
 mod admit;
 mod include;
 mod offer;
+mod payload;
 mod sender;
 #[cfg(test)]
 mod tests;

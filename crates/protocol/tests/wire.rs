@@ -9,6 +9,7 @@ use alloy_consensus::{
 };
 use alloy_eips::{
     eip2930::{AccessList, AccessListItem},
+    eip4895::Withdrawal,
     eip7702::{Authorization, SignedAuthorization},
 };
 use alloy_primitives::{
@@ -16,7 +17,8 @@ use alloy_primitives::{
 };
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, AdmissionId, AdmitBatch, BlockEntry, DropReason,
-    DroppedTransaction, LogEntry, PoolRecord, Receipt, SlotChange, StateDiff, Transaction,
+    DroppedTransaction, ForkchoiceEntry, LogEntry, PayloadEntry, PoolRecord, Receipt, SlotChange,
+    StateDiff, Transaction,
 };
 use blockraft_protocol::{NodeStatus, PoolError, Refusal, Request, Response, WireError};
 use std::{fs, path::PathBuf, sync::Arc};
@@ -192,12 +194,35 @@ fn pool_errors() -> Vec<PoolError> {
     ]
 }
 
+fn payload() -> PayloadEntry {
+    let BlockEntry { header, receipts, diff, .. } = block();
+    let withdrawal = Withdrawal { index: 1, validator_index: 2, address: ALICE, amount: 3 };
+    let transactions = transactions();
+    PayloadEntry { header, transactions, withdrawals: Some(vec![withdrawal]), receipts, diff }
+}
+
+fn forkchoice() -> ForkchoiceEntry {
+    let [from, hash, safe] = [0x11, 0x22, 0x33].map(B256::repeat_byte);
+    ForkchoiceEntry { from, number: 300, hash, safe, finalized: B256::ZERO }
+}
+
+/// No list of withdrawals is not an empty one.
+#[test]
+fn withdrawals_of_a_payload_may_be_absent() {
+    for withdrawals in [None, Some(Vec::new())] {
+        let entry = LogEntry::Payload(Box::new(PayloadEntry { withdrawals, ..payload() }));
+        assert_eq!(LogEntry::decode(&entry.encode()), Ok(entry));
+    }
+}
+
 #[test]
 fn log_entries_keep_their_bytes() {
     for (name, entry) in [
         ("entry_admit", LogEntry::Admit(AdmitBatch { transactions: transactions() })),
         ("entry_admit_empty", LogEntry::Admit(AdmitBatch::default())),
         ("entry_block", LogEntry::Block(Box::new(block()))),
+        ("entry_payload", LogEntry::Payload(Box::new(payload()))),
+        ("entry_forkchoice", LogEntry::Forkchoice(forkchoice())),
     ] {
         let bytes = entry.encode();
         golden(name, &bytes);
@@ -221,6 +246,7 @@ fn requests_keep_their_bytes() {
     for (name, request) in [
         ("request_submit", Request::Submit(AdmitBatch { transactions: transactions() })),
         ("request_status", Request::Status),
+        ("request_propose", Request::Propose(LogEntry::Forkchoice(forkchoice()).encode())),
     ] {
         let bytes = request.encode();
         golden(name, &bytes);
@@ -248,6 +274,7 @@ fn responses_keep_their_bytes() {
         ("response_batch_too_large", Response::Refused(Refusal::BatchTooLarge)),
         ("response_outcome_unknown", Response::Refused(Refusal::OutcomeUnknown)),
         ("response_status", Response::Status(status)),
+        ("response_proposed", Response::Proposed { accepted: true }),
     ] {
         let bytes = response.encode();
         golden(name, &bytes);

@@ -217,6 +217,9 @@ impl Chain {
         match LogEntry::decode(bytes).map_err(|error| error.to_string())? {
             LogEntry::Admit(batch) => Ok(self.apply_admit(&batch)),
             LogEntry::Block(entry) => self.apply_block(*entry),
+            LogEntry::Payload(_) | LogEntry::Forkchoice(_) => {
+                Err("no consensus client drives this cluster".to_owned())
+            }
         }
     }
 

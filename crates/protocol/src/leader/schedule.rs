@@ -12,11 +12,17 @@ pub(super) struct Schedule {
     due: Option<Tick>,
     /// When a block that came to nothing is begun again.
     retry_at: Option<Tick>,
+    /// Blocks come from elsewhere: none is ever due.
+    off: bool,
 }
 
 impl Schedule {
     pub(super) fn new(interval_ms: u64) -> Self {
-        Self { interval_ms, due: None, retry_at: None }
+        Self { interval_ms, due: None, retry_at: None, off: false }
+    }
+
+    pub(super) fn turn_off(&mut self) {
+        self.off = true;
     }
 
     pub(super) fn is_instant(&self) -> bool {
@@ -25,6 +31,9 @@ impl Schedule {
 
     /// A term begins: the first block is due one interval after the last one's time, whoever made that.
     pub(super) fn start(&mut self, now: Now, head: Head) {
+        if self.off {
+            return;
+        }
         let elapsed_ms = now.unix_ms.saturating_sub(head.timestamp.saturating_mul(1000));
         self.due = Some(now.tick.after(self.interval_ms.saturating_sub(elapsed_ms)));
         self.retry_at = None;

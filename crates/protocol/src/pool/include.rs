@@ -51,19 +51,29 @@ impl Pool {
         for dropped in &entry.dropped {
             self.drop_one(dropped.id, &mut changes);
         }
-        for diff in &entry.diff.accounts {
+        self.settle_all(index, &entry.diff, &mut changes);
+        self.forget_retired(entry.pool_index, &mut changes);
+        Ok(Included { transactions, changes })
+    }
+
+    /// The state has changed by `diff`.
+    pub(super) fn settle_all(
+        &mut self,
+        index: u64,
+        diff: &StateDiff,
+        changes: &mut Vec<PoolChange>,
+    ) {
+        for diff in &diff.accounts {
             match diff.change {
                 AccountChange::Unchanged => {}
                 AccountChange::Deleted => {
-                    self.settle(index, diff.address, Account::default(), &mut changes);
+                    self.settle(index, diff.address, Account::default(), changes);
                 }
                 AccountChange::Set(account) => {
-                    self.settle(index, diff.address, account, &mut changes);
+                    self.settle(index, diff.address, account, changes);
                 }
             }
         }
-        self.forget_retired(entry.pool_index, &mut changes);
-        Ok(Included { transactions, changes })
     }
 
     fn resolve(&self, entry: &BlockEntry) -> Result<Vec<Transaction>, IncludeError> {
@@ -117,7 +127,7 @@ impl Pool {
     }
 
     /// Every block from now on was cut when the leader's pool had applied `pool_index` at least.
-    fn forget_retired(&mut self, pool_index: u64, changes: &mut Vec<PoolChange>) {
+    pub(super) fn forget_retired(&mut self, pool_index: u64, changes: &mut Vec<PoolChange>) {
         while let Some(&(at, id)) = self.retired.first()
             && at <= pool_index
         {
