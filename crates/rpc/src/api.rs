@@ -1,7 +1,7 @@
 //! What every method can reach.
 
 use crate::{
-    config::RpcConfig,
+    config::{Finality, RpcConfig},
     context::{ClusterStatus, ProofSource, RpcContext, Submission},
     filters::Filters,
     workers::Workers,
@@ -22,6 +22,7 @@ pub(crate) struct Api {
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     pub(crate) cluster: watch::Receiver<ClusterStatus>,
     pub(crate) proofs: Arc<ProofSource>,
+    pub(crate) finality: Option<watch::Receiver<Finality>>,
     pub(crate) workers: Workers,
     pub(crate) filters: Filters,
     pub(crate) client_version: String,
@@ -41,6 +42,7 @@ impl Api {
             pending,
             cluster,
             proofs,
+            finality: config.finality.clone(),
             workers: Workers::new(runtime, config.read_worker_count, config.call_worker_count),
             filters: Filters::default(),
             client_version: config.client_version.clone(),

@@ -1,14 +1,16 @@
 //! From the block that a client names to a block of the chain.
 //!
 //! One rule for every method: a committed block is final, so `latest`, `safe` and `finalized` are the
-//! last visible block. `pending` is the pool on top of it: the same state, later nonces.
+//! last visible block. Only where a consensus client drives the chain, it says what is safe and final. `pending` is the pool on top of it: the same state, later nonces.
 
 use crate::{
     api::Api,
+    config::Finality,
     errors::{RpcError, RpcResult},
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::B256;
 use blockraft_primitives::SealedBlock;
 use blockraft_storage::StateView;
 use std::sync::Arc;
@@ -25,11 +27,17 @@ impl Api {
         match tag {
             BlockNumberOrTag::Number(number) => number,
             BlockNumberOrTag::Earliest => 0,
-            BlockNumberOrTag::Latest
-            | BlockNumberOrTag::Safe
-            | BlockNumberOrTag::Finalized
-            | BlockNumberOrTag::Pending => self.store.head().number,
+            BlockNumberOrTag::Latest | BlockNumberOrTag::Pending => self.store.head().number,
+            BlockNumberOrTag::Safe => self.settled(|finality| finality.safe),
+            BlockNumberOrTag::Finalized => self.settled(|finality| finality.finalized),
         }
+    }
+
+    /// The number of a block that a consensus client named; one that no block has before it named any.
+    fn settled(&self, hash: impl FnOnce(&Finality) -> B256) -> u64 {
+        let Some(finality) = &self.finality else { return self.store.head().number };
+        let hash = hash(&finality.borrow());
+        self.store.number_of(&hash).ok().flatten().unwrap_or(u64::MAX)
     }
 
     /// The block's number; `None` where there is no such block.

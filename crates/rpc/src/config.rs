@@ -1,9 +1,21 @@
 //! The server's settings.
 
+use crate::EngineConfig;
+use alloy_primitives::B256;
 use std::{fmt, net::SocketAddr, sync::Arc};
+use tokio::sync::watch;
 
 /// Renders all metrics in Prometheus' text format.
 pub type MetricsSource = dyn Fn() -> String + Send + Sync;
+
+/// Blocks that a consensus client calls safe and final, by hash; zero where it named none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finality {
+    /// Not expected to be taken back.
+    pub safe: B256,
+    /// Never taken back.
+    pub finalized: B256,
+}
 
 /// How to serve. Limits are not here: they are `blockraft_primitives::limits`.
 #[derive(Clone)]
@@ -22,6 +34,10 @@ pub struct RpcConfig {
     pub call_worker_count: usize,
     /// What `GET /metrics` answers; without it there is no such page.
     pub metrics: Option<Arc<MetricsSource>>,
+    /// What a consensus client last said is safe and final; `None` where every committed block is.
+    pub finality: Option<watch::Receiver<Finality>>,
+    /// The Engine API on a port of its own; `None` serves none.
+    pub engine: Option<EngineConfig>,
 }
 
 impl fmt::Debug for RpcConfig {
@@ -33,6 +49,7 @@ impl fmt::Debug for RpcConfig {
             .field("client_version", &self.client_version)
             .field("read_worker_count", &self.read_worker_count)
             .field("call_worker_count", &self.call_worker_count)
+            .field("engine", &self.engine)
             .finish_non_exhaustive()
     }
 }
@@ -48,6 +65,8 @@ impl RpcConfig {
             read_worker_count: 8,
             call_worker_count: 4,
             metrics: None,
+            finality: None,
+            engine: None,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! go to the gateway as a [`Submission`] and are answered when it answers. MDBX and the EVM run on worker
 //! threads only, a bounded number at once. Codes and texts of errors are geth's, because client libraries
 //! match on them. The methods served are those that `rpc-spec/openrpc.json` describes, neither more nor
-//! fewer.
+//! fewer; those of the Engine API are in `rpc-spec/engine.json`.
 //!
 //! **Terms**: a *head* is a block that has just become visible; *pending* is the replicated pool on top of
 //! the last block; a *submission* is a raw transaction on its way to the leader.
@@ -17,6 +17,7 @@ mod block_id;
 mod config;
 mod context;
 mod convert;
+mod engine;
 mod errors;
 mod eth;
 mod filters;
@@ -31,9 +32,14 @@ mod server;
 mod txpool;
 mod workers;
 
-pub use config::{MetricsSource, RpcConfig};
+pub use config::{Finality, MetricsSource, RpcConfig};
 pub use context::{
     AccountProof, ClusterStatus, MemberStatus, NodeStatus, ProofError, ProofSource, Role,
     RpcContext, SlotProof, Submission, SubmitError,
+};
+pub use engine::{
+    BuiltPayload, EngineCall, EngineConfig, EngineError, EngineReply, ForkchoiceState,
+    ForkchoiceUpdated, JwtSecret, JwtSecretError, PayloadId, PayloadRequest, PayloadStatus,
+    PayloadStatusEnum, UnixClock,
 };
 pub use server::{RpcServer, RpcServerError, RunningRpc};

@@ -4,6 +4,7 @@ use crate::{
     api::Api,
     config::RpcConfig,
     context::RpcContext,
+    engine::{self, AuthLayer},
     http::{Gate, GateLayer},
     methods,
     middleware::Calls,
@@ -15,8 +16,8 @@ use jsonrpsee::{
     Methods,
     core::traits::IdProvider,
     server::{
-        BatchRequestConfig, PingConfig, ServerBuilder, ServerConfig, ServerHandle,
-        middleware::rpc::RpcServiceBuilder,
+        BatchRequestConfig, PingConfig, ServerBuilder, ServerConfig, ServerConfigBuilder,
+        ServerHandle, middleware::rpc::RpcServiceBuilder,
     },
     types::SubscriptionId,
 };
@@ -59,23 +60,67 @@ impl RpcServer {
         config: RpcConfig,
         context: RpcContext,
     ) -> Result<RunningRpc, RpcServerError> {
-        let addr = config.listen;
         let cors = cors(&config.cors_origins)?;
         let runtime = context.runtime.clone();
         let api = Arc::new(Api::new(&config, context));
         let methods = Methods::from(methods::register(api.clone()));
         let gate = Gate {
-            api,
+            api: api.clone(),
             hosts: config.hosts,
             origins: config.cors_origins,
             metrics: config.metrics,
         };
+        let public = Listening::start(
+            config.listen,
+            settings(runtime.clone()),
+            (gate, cors, None),
+            methods.clone(),
+        );
+        let public = public.await?;
+        let Some(config) = config.engine else { return Ok(RunningRpc { public, engine: None }) };
+        let mut with_engine = methods;
+        with_engine
+            .merge(engine::register(api.clone(), &config))
+            .expect("no other namespace has methods of these names");
+        let gate = Gate { api, hosts: config.hosts, origins: Vec::new(), metrics: None };
+        let auth = AuthLayer { secret: config.secret, clock: config.clock };
+        let engine = Listening::start(
+            config.listen,
+            engine_settings(runtime),
+            (gate, None, Some(auth)),
+            with_engine,
+        );
+        Ok(RunningRpc { public, engine: Some(engine.await?) })
+    }
+}
+
+/// Who may call: the checks of every request, cross-origin rules, and tokens where they are asked for.
+type Doorkeepers = (Gate, Option<CorsLayer>, Option<AuthLayer>);
+
+/// One port with its methods. Dropping it stops it.
+#[derive(Debug)]
+struct Listening {
+    local_addr: SocketAddr,
+    method_names: BTreeSet<&'static str>,
+    handle: ServerHandle,
+}
+
+impl Listening {
+    async fn start(
+        addr: SocketAddr,
+        settings: ServerConfig,
+        (gate, cors, auth): Doorkeepers,
+        methods: Methods,
+    ) -> Result<Self, RpcServerError> {
         let method_names = methods.method_names().collect();
         let layered = methods.clone();
         let server = ServerBuilder::new()
-            .set_config(settings(runtime))
+            .set_config(settings)
             .set_http_middleware(
-                tower::ServiceBuilder::new().layer(GateLayer(Arc::new(gate))).option_layer(cors),
+                tower::ServiceBuilder::new()
+                    .option_layer(auth)
+                    .layer(GateLayer(Arc::new(gate)))
+                    .option_layer(cors),
             )
             .set_rpc_middleware(
                 RpcServiceBuilder::new()
@@ -89,46 +134,74 @@ impl RpcServer {
             })?;
         let local_addr =
             server.local_addr().map_err(|source| RpcServerError::Listen { addr, source })?;
-        Ok(RunningRpc { local_addr, method_names, handle: server.start(methods) })
+        Ok(Self { local_addr, method_names, handle: server.start(methods) })
     }
 }
 
 /// A server that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct RunningRpc {
-    local_addr: SocketAddr,
-    method_names: BTreeSet<&'static str>,
-    handle: ServerHandle,
+    public: Listening,
+    engine: Option<Listening>,
 }
 
 impl RunningRpc {
     /// Where it listens; the port is the real one when the configured one was 0.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.public.local_addr
     }
 
-    /// Every method that is served.
+    /// Every method that is served there.
     pub fn method_names(&self) -> &BTreeSet<&'static str> {
-        &self.method_names
+        &self.public.method_names
+    }
+
+    /// Where the Engine API listens, if it does.
+    pub fn engine_addr(&self) -> Option<SocketAddr> {
+        self.engine.as_ref().map(|engine| engine.local_addr)
+    }
+
+    /// Every method that is served there: the public ones, and the `engine` namespace.
+    pub fn engine_method_names(&self) -> Option<&BTreeSet<&'static str>> {
+        self.engine.as_ref().map(|engine| &engine.method_names)
     }
 
     /// Takes no more requests; those under way are answered. Stopping twice changes nothing.
     pub fn stop(&self) {
-        // The only error is that it was stopped before.
-        let _already_stopped = self.handle.stop();
+        for listening in [Some(&self.public), self.engine.as_ref()].into_iter().flatten() {
+            // The only error is that it was stopped before.
+            let _already_stopped = listening.handle.stop();
+        }
     }
 
     /// Resolves when the last connection is closed. A caller in a hurry puts a time limit around it.
     pub async fn stopped(self) {
-        self.handle.stopped().await;
+        self.public.handle.stopped().await;
+        if let Some(engine) = self.engine {
+            engine.handle.stopped().await;
+        }
     }
 }
 
 fn settings(runtime: tokio::runtime::Handle) -> ServerConfig {
-    ServerConfig::builder()
+    common_settings(runtime)
         .max_request_body_size(limits::RPC_REQUEST_BYTES_MAX)
         .max_response_body_size(limits::RPC_RESPONSE_BYTES_MAX)
         .max_connections(limits::RPC_CONNECTION_COUNT_MAX)
+        .build()
+}
+
+/// A consensus client is one and trusted, and its blocks are large.
+fn engine_settings(runtime: tokio::runtime::Handle) -> ServerConfig {
+    common_settings(runtime)
+        .max_request_body_size(limits::ENGINE_REQUEST_BYTES_MAX)
+        .max_response_body_size(limits::ENGINE_RESPONSE_BYTES_MAX)
+        .max_connections(limits::ENGINE_CONNECTION_COUNT_MAX)
+        .build()
+}
+
+fn common_settings(runtime: tokio::runtime::Handle) -> ServerConfigBuilder {
+    ServerConfig::builder()
         .max_subscriptions_per_connection(limits::RPC_SUBSCRIPTION_COUNT_MAX)
         .set_message_buffer_capacity(limits::RPC_WS_BUFFER_LEN_MAX)
         // The middleware has the limit, because it answers every call of a batch that is too long.
@@ -136,7 +209,6 @@ fn settings(runtime: tokio::runtime::Handle) -> ServerConfig {
         .enable_ws_ping(PingConfig::default())
         .set_id_provider(HexIds)
         .custom_tokio_runtime(runtime)
-        .build()
 }
 
 fn cors(origins: &[String]) -> Result<Option<CorsLayer>, RpcServerError> {

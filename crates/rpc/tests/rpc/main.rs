@@ -3,6 +3,7 @@
 mod blocks;
 mod calls;
 mod chain;
+mod engine;
 mod fees_and_logs;
 mod fixture;
 mod http;
