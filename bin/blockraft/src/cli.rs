@@ -6,7 +6,10 @@ use blockraft_node::maintenance::SnapshotPeer;
 use blockraft_primitives::NodeId;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// One logical Ethereum node made of several machines.
 #[derive(Debug, Parser)]
@@ -79,6 +82,9 @@ pub(crate) struct DevArgs {
     /// RPC port (HTTP and WebSocket) on loopback.
     #[arg(long, env = "BLOCKRAFT_PORT", default_value_t = 8545)]
     pub(crate) port: u16,
+    /// The Engine API.
+    #[command(flatten)]
+    pub(crate) authrpc: AuthRpcArgs,
     #[command(flatten)]
     pub(crate) chain: ChainArgs,
 }
@@ -95,6 +101,9 @@ pub(crate) struct DevnetArgs {
     /// Port of the first node for other nodes; the RPC port + 100 when absent.
     #[arg(long, env = "BLOCKRAFT_RAFT_PORT")]
     pub(crate) raft_port: Option<u16>,
+    /// The Engine API.
+    #[command(flatten)]
+    pub(crate) authrpc: AuthRpcArgs,
     #[command(flatten)]
     pub(crate) chain: ChainArgs,
 }
@@ -118,6 +127,58 @@ pub(crate) struct InitArgs {
 
 /// The cluster name that every command assumes.
 pub(crate) const DEFAULT_CLUSTER_NAME: &str = "blockraft";
+
+/// Where a consensus client reaches this node (the Engine API). Off unless one of these is given.
+#[derive(Clone, Debug, Default, Args, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct AuthRpcArgs {
+    /// Address for the Engine API; 127.0.0.1 when absent. Blocks then come from a consensus client alone.
+    #[arg(long = "authrpc.addr", id = "authrpc.addr", env = "BLOCKRAFT_AUTHRPC_ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) addr: Option<IpAddr>,
+    /// Port for the Engine API; 8551 when absent. Node i of a devnet serves port + i.
+    #[arg(long = "authrpc.port", id = "authrpc.port", env = "BLOCKRAFT_AUTHRPC_PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    /// File with the secret that node and consensus client share, 64 hex digits; `jwtsecret` in the data
+    /// directory when absent. Made when it does not exist.
+    #[arg(
+        long = "authrpc.jwtsecret",
+        id = "authrpc.jwtsecret",
+        env = "BLOCKRAFT_AUTHRPC_JWTSECRET"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jwtsecret: Option<PathBuf>,
+    /// Host names that requests to the Engine API may name, comma separated; loopback names are always
+    /// allowed, `*` allows all.
+    #[arg(
+        long = "authrpc.vhosts",
+        id = "authrpc.vhosts",
+        env = "BLOCKRAFT_AUTHRPC_VHOSTS",
+        value_delimiter = ','
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vhosts: Option<Vec<String>>,
+}
+
+impl AuthRpcArgs {
+    /// Whether the Engine API is asked for.
+    pub(crate) fn is_on(&self) -> bool {
+        self.addr.is_some()
+            || self.port.is_some()
+            || self.jwtsecret.is_some()
+            || self.vhosts.is_some()
+    }
+
+    fn over(self, file: Self) -> Self {
+        Self {
+            addr: self.addr.or(file.addr),
+            port: self.port.or(file.port),
+            jwtsecret: self.jwtsecret.or(file.jwtsecret),
+            vhosts: self.vhosts.or(file.vhosts),
+        }
+    }
+}
 
 /// `blockraft node`: flag before environment before file.
 #[derive(Debug, Default, Args, Deserialize)]
@@ -164,6 +225,10 @@ pub(crate) struct NodeArgs {
     /// Host names that requests may name, comma separated; loopback names are always allowed, `*` allows all.
     #[arg(long, env = "BLOCKRAFT_HTTP_VHOSTS", value_delimiter = ',')]
     pub(crate) http_vhosts: Option<Vec<String>>,
+    /// The Engine API.
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) authrpc: AuthRpcArgs,
     /// Milliseconds between Raft heartbeats.
     #[arg(long, env = "BLOCKRAFT_RAFT_HEARTBEAT_MS")]
     pub(crate) raft_heartbeat_ms: Option<u64>,
@@ -305,6 +370,7 @@ impl NodeArgs {
             fee_recipient: self.fee_recipient.or(file.fee_recipient),
             http_corsdomain: self.http_corsdomain.or(file.http_corsdomain),
             http_vhosts: self.http_vhosts.or(file.http_vhosts),
+            authrpc: self.authrpc.over(file.authrpc),
             raft_heartbeat_ms: self.raft_heartbeat_ms.or(file.raft_heartbeat_ms),
             raft_election_ms: self.raft_election_ms.or(file.raft_election_ms),
             raft_snapshot_entries: self.raft_snapshot_entries.or(file.raft_snapshot_entries),
@@ -341,6 +407,18 @@ mod tests {
         let member = MemberArg { id: 2, raft_addr: "a:1".into(), rpc_addr: "a:2".into() };
         assert_eq!(merged.members, Some(vec![member.clone()]));
         assert_eq!(parse_member("2=a:1/a:2"), Ok(member));
+    }
+
+    #[test]
+    fn the_engine_api_is_off_unless_it_is_asked_for() {
+        let file: NodeArgs = toml::from_str("node-id = 2\n").unwrap();
+        assert!(!NodeArgs::default().over(file).authrpc.is_on());
+        let file: NodeArgs =
+            toml::from_str("authrpc.port = 8552\nauthrpc.vhosts = [\"*\"]\n").unwrap();
+        let merged = NodeArgs::default().over(file).authrpc;
+        assert!(merged.is_on());
+        assert_eq!((merged.port, merged.vhosts), (Some(8552), Some(vec!["*".to_owned()])));
+        assert!(toml::from_str::<NodeArgs>("authrpc.prot = 1\n").is_err());
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use crate::{
     accounts,
     banner::{self, Banner, RunningNode},
-    cli::{DEFAULT_CLUSTER_NAME, DevnetArgs, MemberArg},
+    cli::{AuthRpcArgs, DEFAULT_CLUSTER_NAME, DevnetArgs, MemberArg},
     dev::datadir_or_fresh,
-    init,
+    engine_api, init,
     node::runtime,
     output::{self, OutputFormat},
     ports, signals, status,
@@ -55,6 +55,7 @@ struct PlannedNode {
     datadir: PathBuf,
     raft_addr: SocketAddr,
     rpc_addr: SocketAddr,
+    authrpc: AuthRpcArgs,
 }
 
 impl Plan {
@@ -68,6 +69,7 @@ impl Plan {
             Some(port) => port,
             None => args.port.checked_add(100).context("--port is too high; name a --raft-port")?,
         };
+        let authrpc = engine_api::shared(&args.authrpc, &root)?;
         let nodes = (0..args.nodes)
             .map(|offset| {
                 let id = NodeId::from(offset) + 1;
@@ -76,6 +78,7 @@ impl Plan {
                     datadir: root.join(format!("node-{id}")),
                     raft_addr: ports::loopback(raft_port, offset)?,
                     rpc_addr: ports::loopback(args.port, offset)?,
+                    authrpc: engine_api::of_node(&authrpc, offset)?,
                 })
             })
             .collect::<anyhow::Result<_>>()?;
@@ -94,6 +97,7 @@ struct ConfigFile<'a> {
     /// Seconds. The data directory may have been made with another one.
     block_time: f64,
     members: Vec<MemberArg>,
+    authrpc: &'a AuthRpcArgs,
 }
 
 fn write_config(node: &PlannedNode, plan: &Plan) -> anyhow::Result<()> {
@@ -109,6 +113,7 @@ fn write_config(node: &PlannedNode, plan: &Plan) -> anyhow::Result<()> {
         rpc_addr: node.rpc_addr,
         block_time: plan.genesis.options.block_time_ms as f64 / 1000.0,
         members: plan.nodes.iter().map(member).collect(),
+        authrpc: &node.authrpc,
     };
     let path = config_path(&node.datadir);
     let text = toml::to_string(&config).context("a node's configuration")?;
@@ -152,6 +157,8 @@ fn spawn(node: &PlannedNode) -> anyhow::Result<Child> {
     Command::new(std::env::current_exe()?)
         .args(["node", "--exit-with-parent", "--config"])
         .arg(config_path(&node.datadir))
+        // Meant for the whole devnet, whose nodes have a port each.
+        .env_remove("BLOCKRAFT_AUTHRPC_PORT")
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

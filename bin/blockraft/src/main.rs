@@ -10,6 +10,7 @@ mod cli;
 mod db;
 mod dev;
 mod devnet;
+mod engine_api;
 mod fixtures;
 mod init;
 mod node;

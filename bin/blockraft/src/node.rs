@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{DEFAULT_CLUSTER_NAME, NodeArgs},
-    init, output, signals,
+    engine_api, init, output, signals,
 };
 use anyhow::Context;
 use blockraft_node::{Member, Node, NodeConfig};
@@ -102,6 +102,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         fee_recipient: args.fee_recipient,
         cors_domains: args.http_corsdomain.unwrap_or_default(),
         virtual_hosts: args.http_vhosts.unwrap_or_default(),
+        engine_api: engine_api::config(&args.authrpc, &datadir)?,
         raft_heartbeat_ms: args.raft_heartbeat_ms.unwrap_or(blockraft_node::RAFT_HEARTBEAT_MS),
         raft_election_ms: args.raft_election_ms.unwrap_or(blockraft_node::RAFT_ELECTION_MS),
         snapshot_entry_interval: args

@@ -12,6 +12,7 @@ use alloy_eips::{
     eip2718::Encodable2718,
     eip4844::DATA_GAS_PER_BLOB,
     eip4895::{Withdrawal, Withdrawals},
+    eip7685::Requests,
 };
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, map::AddressSet};
@@ -50,6 +51,8 @@ pub struct BuiltBlock {
     pub gas_used: u64,
     /// EIP-4895; `None` before Shanghai.
     pub withdrawals: Option<Withdrawals>,
+    /// EIP-7685; empty before Prague.
+    pub requests: Requests,
 }
 
 impl BuiltBlock {
@@ -131,6 +134,7 @@ pub(crate) fn assemble(
         receipts: finished.receipts,
         diff: finished.diff,
         gas_used: finished.gas_used,
+        requests: finished.requests,
     }
 }
 

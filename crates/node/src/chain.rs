@@ -18,11 +18,12 @@ use blockraft_primitives::{
     limits::{BLOCK_TX_COUNT_MAX, RPC_PROOF_REWIND_KEY_COUNT_MAX},
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
+use blockraft_rpc::Finality;
 use blockraft_storage::{AppliedStep, StateView, Store};
 use blockraft_trie::{AccountProof, StateTrie};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// What the cluster agreed on, as this node builds blocks by it.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Chain {
     pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
     /// The transactions that entered the pool, a message for each `Admit` entry.
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
+    /// What a consensus client last said is safe and final.
+    pub(crate) finality: watch::Sender<Finality>,
     options: BlockOptions,
     trie: Mutex<HeadTrie>,
 }
@@ -96,6 +99,7 @@ impl Chain {
             spec,
             heads: broadcast::channel(1024).0,
             pending: broadcast::channel(16 * 1024).0,
+            finality: watch::Sender::new(Finality::default()),
             options,
             trie: Mutex::new(HeadTrie { trie, ahead: None }),
         })
@@ -119,6 +123,8 @@ impl Chain {
         let outcome = match LogEntry::decode(bytes)? {
             LogEntry::Admit(batch) => self.apply_admit(applied, index, &batch),
             LogEntry::Block(entry) => self.apply_block(applied, index, *entry),
+            LogEntry::Payload(entry) => self.apply_payload(applied, index, *entry),
+            LogEntry::Forkchoice(entry) => self.apply_forkchoice(applied, index, &entry),
         };
         stopwatch.record_stage("apply");
         self.record_pool();
@@ -173,7 +179,7 @@ impl Chain {
             return Ok(Outcome::Block { accepted: false });
         }
         let hash = entry.header.hash_slow();
-        self.move_trie(hash, &entry)?;
+        self.move_trie(hash, &entry.header, &entry.diff)?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let included = pool.include(index, &entry)?;
@@ -204,21 +210,21 @@ impl Chain {
         metrics::gauge!("blockraft_txpool_queued_transactions").set(queued as f64);
     }
 
-    /// Brings the trie to the state after `entry` and holds it against the header's root.
-    fn move_trie(&self, hash: B256, entry: &BlockEntry) -> Result<(), NodeError> {
+    /// Brings the trie to the state after a block and holds it against the header's root.
+    fn move_trie(&self, hash: B256, header: &Header, diff: &StateDiff) -> Result<(), NodeError> {
         let mut at_head = self.trie.lock();
         if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
             at_head.ahead = None;
             return Ok(());
         }
         self.take_back(&mut at_head)?;
-        at_head.trie.update(&entry.diff);
+        at_head.trie.update(diff);
         let got = at_head.trie.root();
-        if got != entry.header.state_root {
+        if got != header.state_root {
             return Err(NodeError::WrongRoot {
-                number: entry.header.number,
+                number: header.number,
                 got,
-                expected: entry.header.state_root,
+                expected: header.state_root,
             });
         }
         Ok(())
@@ -474,5 +480,6 @@ fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, S
     Ok(false)
 }
 
+mod payload;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,12 +3,24 @@
 use crate::Member;
 use alloy_primitives::Address;
 use blockraft_primitives::NodeId;
+use blockraft_rpc::JwtSecret;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Milliseconds between Raft heartbeats unless configured.
 pub const RAFT_HEARTBEAT_MS: u64 = 50;
 /// Shortest Raft election timeout unless configured, milliseconds; the longest is twice that.
 pub const RAFT_ELECTION_MS: u64 = 300;
+
+/// Where a consensus client reaches this node.
+#[derive(Clone, Debug)]
+pub struct EngineApiConfig {
+    /// The port for the Engine API.
+    pub listen: SocketAddr,
+    /// What node and consensus client share.
+    pub secret: JwtSecret,
+    /// Host names that requests may name beside loopback's.
+    pub virtual_hosts: Vec<String>,
+}
 
 /// A member's configuration.
 #[derive(Clone, Debug)]
@@ -33,6 +45,9 @@ pub struct NodeConfig {
     pub cors_domains: Vec<String>,
     /// Host names that requests may name beside loopback's.
     pub virtual_hosts: Vec<String>,
+    /// Serves the Engine API. The chain is then one whose blocks come from a consensus client, as if the
+    /// genesis file said so.
+    pub engine_api: Option<EngineApiConfig>,
     /// Milliseconds between Raft heartbeats.
     pub raft_heartbeat_ms: u64,
     /// Shortest Raft election timeout, milliseconds.

@@ -1,13 +1,15 @@
-//! What nodes say to one another beside Raft: today, batches of transactions on their way to the leader.
+//! What nodes say to one another beside Raft: batches of transactions on their way to the leader, and log
+//! entries that a consensus client's word came to.
 
 use crate::{
     chain::Chain,
+    engine::answer_of,
     maintenance::{FETCH_KIND, answer_fetch},
     producer::{ProducerHandle, Verdicts},
 };
 use blockraft_primitives::{AdmitBatch, NodeId, limits::LEADER_WAIT_MS};
 use blockraft_protocol::{NodeStatus, Refusal, Request, Response};
-use blockraft_raft::{Handler, Plane, RaftStatus, Refused, Transport, TransportError};
+use blockraft_raft::{Handler, Plane, RaftNode, RaftStatus, Refused, Transport, TransportError};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use std::{sync::Arc, time::Duration};
@@ -36,13 +38,37 @@ impl Peers {
         };
         ask.map(|answer| verdicts_of(answer.as_deref())).boxed()
     }
+
+    /// Has the leader propose an entry: whether it fitted the chain, once it is applied there.
+    pub(crate) async fn propose(
+        &self,
+        leader: NodeId,
+        entry: alloy_primitives::Bytes,
+    ) -> Result<bool, Refusal> {
+        let request = Request::Propose(entry).encode();
+        let deadline = Duration::from_millis(LEADER_WAIT_MS);
+        let answer =
+            self.transport.request(leader, Plane::Data, KIND_MESSAGE, request.into(), deadline);
+        match answer.await.map(|bytes| Response::decode(&bytes)) {
+            Ok(Ok(Response::Proposed { accepted })) => Ok(accepted),
+            Ok(Ok(Response::Refused(refusal))) => Err(refusal),
+            Ok(Ok(Response::Verdicts(_) | Response::Status(_)) | Err(_)) => {
+                tracing::warn!("the leader's answer to an entry is no answer to an entry");
+                Err(Refusal::OutcomeUnknown)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no answer from the leader");
+                Err(Refusal::OutcomeUnknown)
+            }
+        }
+    }
 }
 
 fn verdicts_of(answer: Result<&[u8], &TransportError>) -> Verdicts {
     match answer.map(Response::decode) {
         Ok(Ok(Response::Verdicts(verdicts))) => Ok(verdicts),
         Ok(Ok(Response::Refused(refusal))) => Err(refusal),
-        Ok(Ok(Response::Status(_)) | Err(_)) => {
+        Ok(Ok(Response::Status(_) | Response::Proposed { .. }) | Err(_)) => {
             tracing::warn!("the leader's answer to a batch is no answer to a batch");
             Err(Refusal::OutcomeUnknown)
         }
@@ -64,6 +90,7 @@ pub(crate) struct DataPlane {
     pub(crate) node_id: NodeId,
     pub(crate) chain: Arc<Chain>,
     pub(crate) raft: watch::Receiver<RaftStatus>,
+    pub(crate) log: RaftNode,
     pub(crate) producer: ProducerHandle,
 }
 
@@ -92,6 +119,17 @@ impl Handler for DataPlane {
             Request::Submit(batch) => {
                 let producer = self.producer.clone();
                 async move { Ok(answer_submit(&producer, batch).await.encode().into()) }.boxed()
+            }
+            Request::Propose(entry) => {
+                let log = self.log.clone();
+                async move {
+                    let response = match answer_of(log.propose(entry.into()).await) {
+                        Ok(accepted) => Response::Proposed { accepted },
+                        Err(refusal) => Response::Refused(refusal),
+                    };
+                    Ok(response.encode().into())
+                }
+                .boxed()
             }
             Request::Status => {
                 let status = Response::Status(self.status()).encode();

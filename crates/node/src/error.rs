@@ -68,6 +68,19 @@ pub enum NodeError {
         /// Id in the configuration.
         expected: NodeId,
     },
+    /// The genesis fits no rules.
+    #[error(transparent)]
+    Genesis(#[from] blockraft_primitives::GenesisError),
+    /// A chain that a consensus client drives keeps the states that it may go back to.
+    #[error(
+        "history-blocks {got} is too little for a chain that a consensus client drives, at least {expected} are needed"
+    )]
+    ShortHistory {
+        /// Blocks configured.
+        got: u64,
+        /// Blocks needed.
+        expected: u64,
+    },
     /// The address for other nodes.
     #[error("cannot listen for other nodes on {address}: {source}")]
     Listen {

@@ -8,13 +8,15 @@
 //!
 //! **Terms**: the *chain* is the replicated state machine of this node (state, trie, pool); the
 //! *producer* is the task that leads when Raft says so; the *gateway* is the task that takes
-//! transactions from clients; the *data plane* is what nodes say to one another beside Raft.
+//! transactions from clients; the *engine* is the task that a consensus client talks to, on chains whose
+//! blocks come from one; the *data plane* is what nodes say to one another beside Raft.
 
 mod application;
 mod chain;
 mod clock;
 mod config;
 mod data_plane;
+mod engine;
 mod error;
 mod gateway;
 pub mod import;
@@ -27,6 +29,7 @@ mod telemetry;
 mod trie_start;
 
 pub use blockraft_raft::Member;
-pub use config::{NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};
+pub use blockraft_rpc::{JwtSecret, JwtSecretError};
+pub use config::{EngineApiConfig, NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};
 pub use error::NodeError;
 pub use node::Node;

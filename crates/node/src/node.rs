@@ -1,10 +1,12 @@
 //! A member from start to stop.
 
 use crate::{
-    NodeConfig,
+    EngineApiConfig, NodeConfig,
     application::ChainApplication,
     chain::{BlockOptions, Chain},
+    clock,
     data_plane::{DataPlane, Peers},
+    engine::{Engine, Proposer},
     error::NodeError,
     gateway::Gateway,
     persister::Persistence,
@@ -12,11 +14,14 @@ use crate::{
     status, telemetry,
 };
 use alloy_primitives::{Address, U256};
-use blockraft_primitives::{NodeId, StateError, limits::SUBMISSION_QUEUE_LEN_MAX};
+use blockraft_primitives::{
+    NodeId, StateError,
+    limits::{ENGINE_CALL_QUEUE_LEN_MAX, ENGINE_REORG_BLOCK_COUNT_MAX, SUBMISSION_QUEUE_LEN_MAX},
+};
 use blockraft_raft::{RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig};
 use blockraft_rpc::{
-    AccountProof, ClusterStatus, ProofError, RpcConfig, RpcContext, RpcServer, RunningRpc,
-    SlotProof,
+    AccountProof, ClusterStatus, EngineConfig, ProofError, RpcConfig, RpcContext, RpcServer,
+    RunningRpc, SlotProof,
 };
 use blockraft_storage::{Store, StoreOptions};
 use std::{sync::Arc, time::Duration};
@@ -82,11 +87,14 @@ impl Node {
             node_id,
             chain: chain.clone(),
             raft: raft.status(),
+            log: raft.clone(),
             producer: producer.clone(),
         };
         transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
-        let block_time_ms =
-            config.block_time_ms.unwrap_or_else(|| store.genesis().options.block_time_ms);
+        let options = &store.genesis().options;
+        let driven = options.engine || config.engine_api.is_some();
+        let block_time_ms = config.block_time_ms.unwrap_or(options.block_time_ms);
+        let block_time_ms = (!driven).then_some(block_time_ms);
         let task = Producer::new(
             chain.clone(),
             raft.clone(),
@@ -98,20 +106,31 @@ impl Node {
         spawner.tasks.spawn(task.run(queue, progressed));
 
         let (submissions, submitted) = mpsc::channel(SUBMISSION_QUEUE_LEN_MAX);
+        let peers = Peers { transport };
         let gateway = Gateway {
             chain: chain.clone(),
             node_id,
             raft: raft.status(),
             producer,
-            peers: Peers { transport },
+            peers: peers.clone(),
             tracker: spawner.tasks.clone(),
         };
         spawner.tasks.spawn(run_gateway(gateway, submitted, spawner.clone()));
         let cluster = publish_status(&raft, &spawner);
         let context = rpc_context(&chain, submissions, cluster);
-        let rpc = RpcServer::start(rpc_config(&config, metrics), context).await?;
+        let mut rpc_config = rpc_config(&config, metrics);
+        rpc_config.finality = driven.then(|| chain.finality.subscribe());
+        if let Some(api) = &config.engine_api {
+            let proposer = Proposer { chain: chain.clone(), node_id, raft: raft.clone(), peers };
+            let engine = Engine::new(chain.clone(), proposer)?;
+            rpc_config.engine = Some(start_engine(engine, api, &spawner));
+        }
+        let rpc = RpcServer::start(rpc_config, context).await?;
         if config.bootstrap && !config.members.is_empty() {
             raft.initialize(config.members.into_iter().collect()).await?;
+        }
+        if let Some(address) = rpc.engine_addr() {
+            tracing::info!(node_id, %address, "the engine API is served");
         }
         tracing::info!(node_id, raft = %config.raft_addr, rpc = %rpc.local_addr(), head = chain.store.head().number, "node started");
         Ok(Self {
@@ -123,6 +142,11 @@ impl Node {
             persister_failed: Some(persister_failed),
             node_id,
         })
+    }
+
+    /// Where the Engine API listens, if it is served; the port is the real one when the configured one was 0.
+    pub fn engine_addr(&self) -> Option<std::net::SocketAddr> {
+        self.rpc.engine_addr()
     }
 
     /// Completes once a leader is known that has applied everything up to its term.
@@ -196,6 +220,11 @@ async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chai
             return Err(NodeError::WrongNodeId { got, expected });
         }
         let genesis = store.genesis();
+        let driven = genesis.options.engine || config.engine_api.is_some();
+        if driven && options.history_blocks < ENGINE_REORG_BLOCK_COUNT_MAX {
+            let (got, expected) = (options.history_blocks, ENGINE_REORG_BLOCK_COUNT_MAX);
+            return Err(NodeError::ShortHistory { got, expected });
+        }
         let block_options = BlockOptions {
             fee_recipient: config.fee_recipient.unwrap_or(genesis.options.fee_recipient),
             gas_limit: genesis.block_gas_limit(),
@@ -235,6 +264,23 @@ async fn run_gateway(
 ) {
     // Stopped or out of senders: either way it ends.
     let _ = spawner.stop.run_until_cancelled(gateway.run(submitted)).await;
+}
+
+/// Starts the task that a consensus client talks to.
+fn start_engine(engine: Engine, api: &EngineApiConfig, spawner: &Spawner) -> EngineConfig {
+    let (calls, taken) = mpsc::channel(ENGINE_CALL_QUEUE_LEN_MAX);
+    let stop = spawner.stop.clone();
+    spawner.tasks.spawn(async move {
+        // Stopped or out of callers: either way it ends.
+        let _ = stop.run_until_cancelled(engine.run(taken)).await;
+    });
+    EngineConfig {
+        listen: api.listen,
+        secret: api.secret,
+        hosts: api.virtual_hosts.clone(),
+        clock: Arc::new(clock::unix_seconds),
+        calls,
+    }
 }
 
 fn raft_config(config: &NodeConfig) -> RaftConfig {

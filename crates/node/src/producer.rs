@@ -86,15 +86,20 @@ struct Waiting {
 }
 
 impl Producer {
+    /// Without a block time, blocks come from elsewhere: this task only admits transactions.
     pub(crate) fn new(
         chain: Arc<Chain>,
         raft: RaftNode,
         node_id: NodeId,
-        block_time_ms: u64,
+        block_time_ms: Option<u64>,
         spawner: Spawner,
         queue: &ProducerQueue,
     ) -> Self {
         let head = head_of(&chain);
+        let leader = match block_time_ms {
+            Some(block_time_ms) => Leader::new(block_time_ms, head),
+            None => Leader::new(0, head).without_blocks(),
+        };
         Self {
             chain,
             raft,
@@ -102,7 +107,7 @@ impl Producer {
             clock: Clock::start(),
             spawner,
             inputs: queue.inputs.clone(),
-            leader: Leader::new(block_time_ms, head),
+            leader,
             in_flight: InFlight::new(),
             head,
             built: None,

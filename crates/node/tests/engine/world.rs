@@ -1,0 +1,198 @@
+//! Nodes in this process, driven by a consensus client.
+
+use crate::client::{Client, SECRET};
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, TxKind, U256, hex};
+use alloy_signer::SignerSync;
+use alloy_signer_local::PrivateKeySigner;
+use blockraft_node::{EngineApiConfig, Member, Node, NodeConfig};
+use blockraft_primitives::{ClusterGenesis, limits};
+use blockraft_storage::{Identity, init};
+use serde_json::{Value, json};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::atomic::{AtomicU16, Ordering},
+};
+use tempfile::TempDir;
+
+/// Receives transfers.
+pub(crate) const BOB: Address = Address::repeat_byte(0xb0);
+
+/// A cluster and its directories.
+pub(crate) struct World {
+    nodes: Vec<Option<Node>>,
+    datadirs: Vec<TempDir>,
+    members: Vec<(u64, Member)>,
+}
+
+pub(crate) fn alice() -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap()
+}
+
+/// A chain at Osaka with everything that its blocks call, and Alice's funds.
+pub(crate) fn genesis() -> ClusterGenesis {
+    genesis_with(&json!({}))
+}
+
+/// The same with other keys in its `config`.
+pub(crate) fn genesis_with(changes: &Value) -> ClusterGenesis {
+    use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+    let mut config = json!({
+        "chainId": 7, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 0,
+        "pragueTime": 0, "osakaTime": 0,
+    });
+    for fork in [
+        "homestead",
+        "eip150",
+        "eip155",
+        "eip158",
+        "byzantium",
+        "constantinople",
+        "petersburg",
+        "istanbul",
+        "berlin",
+        "london",
+    ] {
+        config[format!("{fork}Block")] = 0.into();
+    }
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let mut alloc = json!({ alice().address().to_string(): { "balance": "0xffffffffffffffffff" } });
+    for (address, code) in [
+        (eip2935::HISTORY_STORAGE_ADDRESS, &eip2935::HISTORY_STORAGE_CODE),
+        (eip4788::BEACON_ROOTS_ADDRESS, &eip4788::BEACON_ROOTS_CODE),
+        (
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
+            &eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE,
+        ),
+        (
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+            &eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE,
+        ),
+    ] {
+        alloc[address.to_string()] = json!({ "balance": "0x0", "nonce": "0x1", "code": code });
+    }
+    let text = json!({
+        "config": config, "gasLimit": "0x3938700", "difficulty": "0x0", "alloc": alloc,
+        "baseFeePerGas": "0x7",
+    });
+    ClusterGenesis::from_json(&text.to_string()).unwrap()
+}
+
+/// Attributes of the block after the one with this timestamp.
+pub(crate) fn attributes(timestamp: u64, fee_recipient: Address) -> Value {
+    json!({
+        "timestamp": format!("{timestamp:#x}"),
+        "prevRandao": B256::repeat_byte(3),
+        "suggestedFeeRecipient": fee_recipient,
+        "withdrawals": [],
+        "parentBeaconBlockRoot": B256::repeat_byte(4),
+    })
+}
+
+/// One of Alice's transfers to Bob.
+pub(crate) fn transfer(nonce: u64, wei: u64) -> String {
+    let tx = TxEip1559 {
+        chain_id: 7,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_priority_fee_per_gas: 1_000,
+        to: TxKind::Call(BOB),
+        value: U256::from(wei),
+        ..Default::default()
+    };
+    let signature = alice().sign_hash_sync(&tx.signature_hash()).unwrap();
+    hex::encode_prefixed(TxEnvelope::from(tx.into_signed(signature)).encoded_2718())
+}
+
+/// Below the range from which the system takes ports for outgoing connections: a node that starts again
+/// finds its port free.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 40) as u16 * 250;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 250;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
+}
+
+impl World {
+    /// Starts a cluster on a new chain and waits for its leader.
+    pub(crate) async fn start(genesis: &ClusterGenesis, count: u64) -> Self {
+        let datadirs: Vec<TempDir> = (0..count).map(|_| TempDir::new().unwrap()).collect();
+        let members = (1..=count).map(|id| {
+            let (raft, rpc) = (free_address(), free_address());
+            (id, Member { raft_addr: raft.to_string(), rpc_addr: rpc.to_string() })
+        });
+        let members = members.collect();
+        for (id, datadir) in (1..).zip(&datadirs) {
+            let identity = Identity { cluster_id: genesis.hash(), node_id: id };
+            init(datadir.path(), genesis, &identity).unwrap();
+        }
+        let nodes = (0..count).map(|_| None).collect();
+        let mut world = Self { nodes, datadirs, members };
+        for id in 1..=count {
+            world.start_node(id).await;
+        }
+        for node in world.nodes.iter().flatten() {
+            node.ready().await.unwrap();
+        }
+        world
+    }
+
+    /// Starts a node over its directory.
+    pub(crate) async fn start_node(&mut self, id: u64) {
+        let member = &self.members[id as usize - 1].1;
+        let config = NodeConfig {
+            node_id: Some(id),
+            datadir: self.datadirs[id as usize - 1].path().to_owned(),
+            raft_addr: member.raft_addr.parse().unwrap(),
+            rpc_addr: member.rpc_addr.parse().unwrap(),
+            members: self.members.clone(),
+            bootstrap: true,
+            block_time_ms: None,
+            fee_recipient: None,
+            cors_domains: Vec::new(),
+            virtual_hosts: Vec::new(),
+            engine_api: Some(EngineApiConfig {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                secret: SECRET,
+                virtual_hosts: Vec::new(),
+            }),
+            raft_heartbeat_ms: 50,
+            // A node alone need not wait long for itself.
+            raft_election_ms: if self.members.len() == 1 { 60 } else { 400 },
+            snapshot_entry_interval: limits::SNAPSHOT_ENTRY_INTERVAL,
+            log_entries_kept: limits::LOG_ENTRIES_KEPT,
+            history_blocks: None,
+        };
+        self.nodes[id as usize - 1] = Some(Node::start(config).await.unwrap());
+    }
+
+    /// Waits until a node knows a leader.
+    pub(crate) async fn ready(&self, id: u64) {
+        self.nodes[id as usize - 1].as_ref().unwrap().ready().await.unwrap();
+    }
+
+    /// Stops a node.
+    pub(crate) async fn stop_node(&mut self, id: u64) {
+        self.nodes[id as usize - 1].take().unwrap().shutdown().await;
+    }
+
+    /// Stops all of them.
+    pub(crate) async fn stop(mut self) {
+        for node in self.nodes.iter_mut().filter_map(Option::take) {
+            node.shutdown().await;
+        }
+    }
+
+    /// The consensus client of a node.
+    pub(crate) fn client(&self, id: u64) -> Client {
+        Client(self.nodes[id as usize - 1].as_ref().unwrap().engine_addr().unwrap())
+    }
+}
