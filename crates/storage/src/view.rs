@@ -51,7 +51,7 @@ impl StateReader for StateView {
     }
 
     fn has_storage(&self, address: Address) -> Result<bool, StateError> {
-        self.database.has_storage(&address, self.number)
+        self.checked(self.database.has_storage(&address, self.number)?)
     }
 
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {

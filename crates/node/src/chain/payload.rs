@@ -4,6 +4,7 @@
 use super::{Ahead, Chain, HeadTrie, Outcome, read_account, rebuild_trie, record_block, values_at};
 use crate::error::NodeError;
 use alloy_consensus::{Header, Sealed};
+use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::B256;
 use blockraft_primitives::{
     Applied, CommittedBlock, ForkchoiceEntry, PayloadEntry, SealedBlock, StateDiff, StateError,
@@ -45,6 +46,8 @@ impl Chain {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: entry.transactions,
             receipts: entry.receipts,
+            ommers: Vec::new(),
+            withdrawals: entry.withdrawals.map(Withdrawals::new),
         });
         self.store.apply(AppliedStep {
             applied,

@@ -35,6 +35,11 @@ impl StateReader for BranchState<'_> {
         known.map_or_else(|| self.base.storage(address, slot), Ok)
     }
 
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        let known = self.newest(|payload| payload.index.has_storage(&address));
+        known.map_or_else(|| self.base.has_storage(address), Ok)
+    }
+
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
         let known = self.newest(|payload| payload.index.code(&code_hash).cloned());
         known.map_or_else(|| self.base.code(code_hash), Ok)

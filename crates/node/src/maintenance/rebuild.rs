@@ -2,7 +2,8 @@
 
 use super::{Damage, Maintenance, Progress, ScrubReport, scrub};
 use crate::error::NodeError;
-use blockraft_primitives::{BlockEntry, LogEntry};
+use alloy_consensus::Header;
+use blockraft_primitives::{LogEntry, StateDiff};
 use serde::Serialize;
 use std::{
     collections::BTreeSet,
@@ -154,17 +155,16 @@ fn roll_forward(maintenance: &Maintenance, index: u64) -> Result<(), NodeError> 
         let Some(last) = records.last() else { break };
         next = last.index + 1;
         for record in &records {
-            let Some(entry) = block_entry(record.index, &record.bytes)? else { continue };
-            let hash = entry.header.hash_slow();
-            // A leftover of a deposed leader is in the log and not in the chain.
-            if entry.header.number != reached + 1
-                || maintenance.block_hash(entry.header.number)? != Some(hash)
+            let Some((header, diff)) = block_in(record.index, &record.bytes)? else { continue };
+            let hash = header.hash_slow();
+            // What was left out, or taken back by a consensus client, is in the log and not in the chain.
+            if header.number != reached + 1 || maintenance.block_hash(header.number)? != Some(hash)
             {
                 continue;
             }
             reached += 1;
-            keys += entry.diff.key_count();
-            waiting.push((reached, hash, entry.diff));
+            keys += diff.key_count();
+            waiting.push((reached, hash, diff));
             if keys >= WRITE_KEYS {
                 maintenance.roll_forward(&waiting)?;
                 waiting.clear();
@@ -186,12 +186,14 @@ fn roll_forward(maintenance: &Maintenance, index: u64) -> Result<(), NodeError> 
     Err(NodeError::NoSource(problem))
 }
 
-fn block_entry(index: u64, record: &bytes::Bytes) -> Result<Option<BlockEntry>, NodeError> {
+/// The block that a log record brings, if it brings one.
+fn block_in(index: u64, record: &bytes::Bytes) -> Result<Option<(Header, StateDiff)>, NodeError> {
     let entry = blockraft_raft::application_entry(record)
         .map_err(|source| NodeError::LogRecord { index, source })?;
     let Some(entry) = entry else { return Ok(None) };
     Ok(match LogEntry::decode(&entry)? {
-        LogEntry::Block(entry) => Some(*entry),
-        LogEntry::Admit(_) => None,
+        LogEntry::Block(entry) => Some((entry.header, entry.diff)),
+        LogEntry::Payload(entry) => Some((entry.header, entry.diff)),
+        LogEntry::Admit(_) | LogEntry::Forkchoice(_) => None,
     })
 }

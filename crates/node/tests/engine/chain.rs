@@ -84,6 +84,51 @@ async fn attributes_are_checked_after_the_head_has_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_have_their_transactions_and_withdrawals() {
+    let genesis = genesis();
+    let world = World::start(&genesis, 1).await;
+    let client = world.client(1);
+    client.result("eth_sendRawTransaction", json!([transfer(0, 100)])).await;
+    let withdrawal =
+        json!({"index": "0x1", "validatorIndex": "0x2", "address": BOB, "amount": "0x3"});
+    let mut paying = attributes(12, FEES);
+    paying["withdrawals"] = json!([withdrawal]);
+    let first = client.build(genesis.hash(), paying).await;
+    let second = client.build(first.hash(), attributes(24, FEES)).await;
+    assert_eq!(client.new_payload(&first).await, valid(first.hash()));
+    assert_eq!(client.set_head(second.hash()).await, valid(second.hash()));
+    let wei = 100 + 3 * 1_000_000_000_u64;
+    let balance = client.result("eth_getBalance", json!([BOB, "latest"])).await;
+    assert_eq!(balance, format!("{wei:#x}"));
+
+    let bodies = [
+        json!({"transactions": [transfer(0, 100)], "withdrawals": [withdrawal]}),
+        json!({"transactions": [], "withdrawals": []}),
+    ];
+    let hashes = json!([[second.hash(), B256::repeat_byte(9), first.hash()]]);
+    let by_hash = client.result("engine_getPayloadBodiesByHashV1", hashes).await;
+    assert_eq!(by_hash, json!([bodies[1], null, bodies[0]]));
+    let by_range = |start: &str, count: &str| {
+        let params = json!([start, count]);
+        async move { client.result("engine_getPayloadBodiesByRangeV1", params).await }
+    };
+    assert_eq!(by_range("0x1", "0x5").await, json!(bodies));
+    assert_eq!(by_range("0x2", "0x1").await, json!([bodies[1]]));
+    assert_eq!(by_range("0x3", "0x20").await, json!([]));
+    let method = "engine_getPayloadBodiesByRangeV1";
+    for (params, code) in [
+        (json!(["0x0", "0x1"]), -32602),
+        (json!(["0x1", "0x0"]), -32602),
+        (json!(["0x1", "0x401"]), -38004),
+    ] {
+        assert_eq!(client.code(method, params).await, code);
+    }
+    let many = json!([vec![B256::ZERO; 1025]]);
+    assert_eq!(client.code("engine_getPayloadBodiesByHashV1", many).await, -38004);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn safe_and_final_blocks_are_those_that_the_client_names() {
     let genesis = genesis();
     let world = World::start(&genesis, 1).await;

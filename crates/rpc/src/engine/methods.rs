@@ -1,7 +1,7 @@
 //! The methods of the `engine` namespace.
 
 use super::{
-    EngineCall, EngineConfig, EngineError, PayloadRequest,
+    EngineCall, EngineConfig, EngineError, PayloadRequest, bodies,
     payload::PayloadParam,
     rules::{Beside, Fork, check_attributes, check_get_payload, check_new_payload},
 };
@@ -10,6 +10,7 @@ use crate::{
     args::Args,
     errors::{INTERNAL, RpcError, RpcResult},
 };
+use alloy_primitives::B256;
 use alloy_rpc_types_engine::{
     ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
     PayloadStatusEnum,
@@ -24,11 +25,13 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 /// What `engine_exchangeCapabilities` answers.
-const CAPABILITIES: [&str; 13] = [
+const CAPABILITIES: [&str; 15] = [
     "engine_forkchoiceUpdatedV1",
     "engine_forkchoiceUpdatedV2",
     "engine_forkchoiceUpdatedV3",
     "engine_getClientVersionV1",
+    "engine_getPayloadBodiesByHashV1",
+    "engine_getPayloadBodiesByRangeV1",
     "engine_getPayloadV1",
     "engine_getPayloadV2",
     "engine_getPayloadV3",
@@ -86,6 +89,16 @@ pub(crate) fn register(api: Arc<Api>, config: &EngineConfig) -> RpcModule<Engine
     ]) {
         add(&mut module, name, 1, move |engine, args| get_payload(engine, args, version));
     }
+    add(&mut module, "engine_getPayloadBodiesByHashV1", 1, |engine, args| async move {
+        let hashes: Vec<B256> = args.required(0)?;
+        let api = engine.api.clone();
+        engine.api.workers.read(move || bodies::by_hash(&api, &hashes)).await
+    });
+    add(&mut module, "engine_getPayloadBodiesByRangeV1", 2, |engine, args| async move {
+        let (start, count) = (args.quantity(0)?, args.quantity(1)?);
+        let api = engine.api.clone();
+        engine.api.workers.read(move || bodies::by_range(&api, start, count)).await
+    });
     module
 }
 
