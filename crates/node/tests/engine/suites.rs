@@ -149,7 +149,7 @@ async fn head_of(client: &Client) -> B256 {
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_of_the_benchmark_suite_are_valid() {
     let fits = |name: &str| name.contains("/blockchain_tests_engine/");
-    let Some((_keep, files)) = sample("eest-benchmark.tar.zst", fits, 3) else { return };
+    let Some((_keep, files)) = sample("eest-benchmark.tar.zst", fits, 1) else { return };
     let mut count = 0;
     for file in files {
         let tests: BTreeMap<String, Value> =
@@ -176,7 +176,7 @@ async fn payloads_of_the_benchmark_suite_are_valid() {
         check_state(&client, name, test).await;
         world.stop().await;
     }
-    assert!(count >= 10, "only {count} payloads");
+    assert!(count >= 35, "only {count} payloads");
 }
 
 /// Balances, nonces and slots that the test names.
@@ -263,14 +263,14 @@ fn tests_in(file: PathBuf) -> BTreeMap<String, Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_blocks_of_the_block_tests_are_valid_payloads() {
     let fits = |name: &str| name.contains("blockchain_tests/");
-    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 40) else { return };
+    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 10) else { return };
     let mut sums = (0, 0);
     for file in files {
         if let Some((name, test)) = tests_in(file).pop_last() {
             play_test(&name, &test, &mut sums).await;
         }
     }
-    assert!(sums.0 >= 40, "{sums:?}");
+    assert!(sums.0 >= 100, "{sums:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +279,7 @@ async fn invalid_blocks_of_the_block_tests_are_invalid_payloads() {
     const ABOUT: [&str; 5] =
         ["_invalid_", "/validation/", "/stEIP1559/", "_system_contract_", "/stTransactionTest/"];
     let fits = |name: &str| ABOUT.iter().any(|about| name.contains(about));
-    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 2) else { return };
+    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 1) else { return };
     let mut sums = (0, 0);
     for file in files {
         let is_invalid = |test: &Value| {
@@ -293,5 +293,5 @@ async fn invalid_blocks_of_the_block_tests_are_invalid_payloads() {
             play_test(name, test, &mut sums).await;
         }
     }
-    assert!(sums.1 >= 20, "{sums:?}");
+    assert!(sums.1 >= 40, "{sums:?}");
 }
