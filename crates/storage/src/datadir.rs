@@ -31,7 +31,7 @@ pub(crate) const TEMPORARY: &str = ".tmp";
 /// The lock of a data directory, held until dropped or until the process ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
 }
 
 /// The paths of a data directory.
@@ -57,11 +57,21 @@ impl DirLock {
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| StorageError::io(&path, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => {
                 Err(StorageError::Locked { datadir: datadir.to_owned() })
             }
             Err(TryLockError::Error(error)) => Err(StorageError::io(&path, error)),
+        }
+    }
+}
+
+impl Drop for DirLock {
+    /// Closing the file would not do: a child that another thread is just starting holds a copy of it
+    /// until it runs its own program, and the kernel's lock lasts as long as any copy.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "could not unlock the data directory; closing it will");
         }
     }
 }
