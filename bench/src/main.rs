@@ -17,6 +17,7 @@ mod predeploys;
 mod process;
 mod rpc;
 mod send;
+mod state;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +45,8 @@ enum Command {
     Send(send::SendArgs),
     /// Kill the leader of a cluster under load, round after round, and check everything.
     Failover(failover::FailoverArgs),
+    /// Measure what keeping the state costs: the trie, as ratios taken in one run.
+    State(state::StateArgs),
     /// Send one file to `blockraft dev` and to anvil, turn by turn, and print the ratios.
     CompareAnvil(compare::CompareArgs),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
         Command::Send(args) => block_on(send::run(args, cli.output)),
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
+        Command::State(args) => state::run(args, cli.output),
         Command::CompareAnvil(args) => block_on(compare::run(args, cli.output)),
     };
     match result {

@@ -244,6 +244,12 @@ pub(crate) struct NodeArgs {
     /// Blocks whose state can be read back.
     #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
     pub(crate) history_blocks: Option<u64>,
+    /// Memory that the state trie may hold, MiB; all of it stays in memory when absent.
+    #[arg(long, env = "BLOCKRAFT_TRIE_MEMORY", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trie_memory: Option<u32>,
+    /// Leave a checkpoint of the state trie when the node stops, and start from it if it is right.
+    #[arg(long, env = "BLOCKRAFT_TRIE_CHECKPOINT")]
+    pub(crate) trie_checkpoint: Option<bool>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -376,6 +382,8 @@ impl NodeArgs {
             raft_snapshot_entries: self.raft_snapshot_entries.or(file.raft_snapshot_entries),
             raft_log_entries_kept: self.raft_log_entries_kept.or(file.raft_log_entries_kept),
             history_blocks: self.history_blocks.or(file.history_blocks),
+            trie_memory: self.trie_memory.or(file.trie_memory),
+            trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

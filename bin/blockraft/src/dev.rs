@@ -42,6 +42,8 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         snapshot_entry_interval: limits::SNAPSHOT_ENTRY_INTERVAL,
         log_entries_kept: limits::LOG_ENTRIES_KEPT,
         history_blocks: Some(u64::MAX),
+        trie_memory_bytes: None,
+        trie_checkpoint: false,
     };
     runtime()?.block_on(async move {
         let node = Node::start(config).await?;

@@ -110,6 +110,8 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
             .unwrap_or(limits::SNAPSHOT_ENTRY_INTERVAL),
         log_entries_kept: args.raft_log_entries_kept.unwrap_or(limits::LOG_ENTRIES_KEPT),
         history_blocks: args.history_blocks,
+        trie_memory_bytes: args.trie_memory.map(|mib| mib as usize * (1 << 20)),
+        trie_checkpoint: args.trie_checkpoint.unwrap_or(false),
         datadir,
     })
 }

@@ -5,7 +5,12 @@
 //! block ahead, because the root has to be known before the block is proposed; if that block does not
 //! come back committed, the trie is taken back to the head before anything else happens to it.
 
-use crate::{clock::Stopwatch, error::NodeError};
+use crate::{
+    clock::Stopwatch,
+    error::NodeError,
+    past_trie::PastTries,
+    trie_start::{self, TrieOptions},
+};
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
 use alloy_hardforks::EthereumHardforks;
@@ -46,6 +51,8 @@ pub(crate) struct Chain {
     pub(crate) finality: watch::Sender<Finality>,
     options: BlockOptions,
     trie: Mutex<HeadTrie>,
+    past: PastTries,
+    trie_options: TrieOptions,
 }
 
 /// The trie, at the head or one proposed block ahead of it.
@@ -89,9 +96,13 @@ pub(crate) enum Outcome {
 impl Chain {
     /// Opens the state machine over what the store holds: rebuilds the trie, checks it against the
     /// head, and loads the pool.
-    pub(crate) fn open(store: Store, options: BlockOptions) -> Result<Self, NodeError> {
+    pub(crate) fn open(
+        store: Store,
+        options: BlockOptions,
+        trie_options: TrieOptions,
+    ) -> Result<Self, NodeError> {
         let spec = Arc::new(store.genesis().spec.clone());
-        let trie = rebuild_trie(&store)?;
+        let trie = trie_start::start(&store, trie_options)?;
         let pool = restore_pool(&store)?;
         Ok(Self {
             store,
@@ -102,6 +113,8 @@ impl Chain {
             finality: watch::Sender::new(Finality::default()),
             options,
             trie: Mutex::new(HeadTrie { trie, ahead: None }),
+            past: PastTries::default(),
+            trie_options,
         })
     }
 
@@ -215,10 +228,11 @@ impl Chain {
         let mut at_head = self.trie.lock();
         if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
             at_head.ahead = None;
+            self.bound_trie_memory(&mut at_head, diff);
             return Ok(());
         }
         self.take_back(&mut at_head)?;
-        at_head.trie.update(diff);
+        at_head.trie.push(diff)?;
         let got = at_head.trie.root();
         if got != header.state_root {
             return Err(NodeError::WrongRoot {
@@ -227,7 +241,26 @@ impl Chain {
                 expected: header.state_root,
             });
         }
+        self.bound_trie_memory(&mut at_head, diff);
         Ok(())
+    }
+
+    fn rebuild_trie(&self) -> Result<StateTrie, NodeError> {
+        trie_start::rebuild(&self.store, self.trie_options.memory_bytes_max)
+    }
+
+    /// Holds the trie under its memory limit. `diff` is of a block that the store does not have yet.
+    fn bound_trie_memory(&self, at_head: &mut HeadTrie, diff: &StateDiff) {
+        if !at_head.trie.may_exceed_limit() {
+            return;
+        }
+        let mut unpersisted = self.store.unpersisted_accounts();
+        unpersisted.extend(diff.accounts.iter().map(|account| keccak256(account.address)));
+        let bytes = at_head.trie.shrink(&unpersisted);
+        metrics::gauge!("blockraft_trie_memory_bytes").set(bytes as f64);
+        if self.trie_options.memory_bytes_max.is_some_and(|limit| bytes > limit) {
+            tracing::warn!(bytes, "the state trie is above its memory limit: nothing more can go");
+        }
     }
 
     /// Takes a proposed block that was not committed out of the trie again.
@@ -238,9 +271,9 @@ impl Chain {
             while self.store.backlog().blocks > 0 {
                 self.store.persist()?;
             }
-            at_head.trie = rebuild_trie(&self.store)?;
+            at_head.trie = self.rebuild_trie()?;
         } else {
-            at_head.trie.update(&values_at(&view, &ahead.diff)?);
+            at_head.trie.push(&values_at(&view, &ahead.diff)?)?;
         }
         Ok(())
     }
@@ -286,7 +319,7 @@ impl Chain {
             let mut at_head = self.trie.lock();
             self.take_back(&mut at_head)?;
             let hashing = Stopwatch::start();
-            at_head.trie.update(&diff);
+            at_head.trie.push(&diff)?;
             header.state_root = at_head.trie.root();
             hashing.record_stage("root");
             let hash = header.hash_slow();
@@ -368,8 +401,9 @@ impl Chain {
         self.pool.read().has_executable(base_fee)
     }
 
-    /// A Merkle proof of an account and some of its slots at a block (EIP-1186). An older block's trie
-    /// is the head's with every later change taken back, for as long as the proof takes.
+    /// A Merkle proof of an account and some of its slots at a block (EIP-1186). The trie of a block
+    /// little behind is the head's with the later changes taken back, for as long as the proof takes;
+    /// those of older blocks are built beside it.
     pub(crate) fn prove(
         &self,
         number: u64,
@@ -382,14 +416,43 @@ impl Chain {
         // computed once more like any other node's.
         self.take_back(&mut at_head)?;
         if number == head {
-            return Ok(at_head.trie.prove(address, slots));
+            return Ok(at_head.trie.prove(address, slots)?);
         }
-        let back = self.store.changes_since(number, RPC_PROOF_REWIND_KEY_COUNT_MAX)?;
+        let back = match self.store.changes_since(number, RPC_PROOF_REWIND_KEY_COUNT_MAX) {
+            Err(StateError::Pruned { .. }) if number >= self.store.oldest_state() => {
+                drop(at_head);
+                return self.prove_past(number, address, slots);
+            }
+            changes => changes?,
+        };
         let forth = values_at(&self.store.view(head)?, &back)?;
-        at_head.trie.update(&back);
+        at_head.trie.push(&back)?;
         let proof = at_head.trie.prove(address, slots);
-        at_head.trie.update(&forth);
-        Ok(proof)
+        at_head.trie.push(&forth)?;
+        Ok(proof?)
+    }
+
+    fn prove_past(
+        &self,
+        number: u64,
+        address: Address,
+        slots: &[U256],
+    ) -> Result<AccountProof, NodeError> {
+        while self.store.persisted_head() < number {
+            self.store.persist()?;
+        }
+        let block = self.store.header(number)?.ok_or(StateError::UnknownBlock(number))?;
+        self.past.prove(&self.store, &block, address, slots)
+    }
+
+    /// The last thing that a stopping node does, when everything is on disk.
+    pub(crate) fn leave_trie_checkpoint(&self) -> Result<(), NodeError> {
+        if !self.trie_options.checkpoint {
+            return Ok(());
+        }
+        let mut at_head = self.trie.lock();
+        self.take_back(&mut at_head)?;
+        trie_start::leave_checkpoint(&self.store, &mut at_head.trie)
     }
 
     /// Replaces everything by a snapshot's content.
@@ -397,7 +460,8 @@ impl Chain {
         let mut at_head = self.trie.lock();
         let mut pool = self.pool.write();
         let applied = self.store.install_snapshot(file)?;
-        *at_head = HeadTrie { trie: rebuild_trie(&self.store)?, ahead: None };
+        let trie = self.rebuild_trie()?;
+        *at_head = HeadTrie { trie, ahead: None };
         *pool = restore_pool(&self.store)?;
         tracing::info!(block = self.store.head().number, "snapshot installed");
         Ok(applied)
@@ -437,17 +501,6 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
         failed.get_or_insert(error);
         Account::default()
     })
-}
-
-/// The state trie of the persisted head, checked against its header.
-fn rebuild_trie(store: &Store) -> Result<StateTrie, NodeError> {
-    let head = store.head();
-    let mut trie = crate::trie_start::build(store)?;
-    let got = trie.root();
-    if got != head.state_root {
-        return Err(NodeError::WrongRoot { number: head.number, got, expected: head.state_root });
-    }
-    Ok(trie)
 }
 
 /// What every key of `diff` reads in `view`: the diff that undoes it, if it names every slot it changes.

@@ -58,4 +58,9 @@ pub struct NodeConfig {
     pub log_entries_kept: u64,
     /// Blocks whose state can be read back.
     pub history_blocks: Option<u64>,
+    /// Memory that the state trie may hold, bytes; all of it is kept in memory when absent. What was left
+    /// alone longest is dropped first and read from disk on need.
+    pub trie_memory_bytes: Option<usize>,
+    /// Leave a checkpoint of the state trie when the node stops, and start from it.
+    pub trie_checkpoint: bool,
 }

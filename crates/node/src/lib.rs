@@ -22,6 +22,7 @@ mod gateway;
 pub mod import;
 pub mod maintenance;
 mod node;
+mod past_trie;
 mod persister;
 mod producer;
 mod status;

@@ -12,6 +12,7 @@ use crate::{
     persister::Persistence,
     producer::{Producer, ProducerHandle},
     status, telemetry,
+    trie_start::TrieOptions,
 };
 use alloy_primitives::{Address, U256};
 use blockraft_primitives::{
@@ -42,6 +43,7 @@ pub struct Node {
     raft: RaftNode,
     rpc: RunningRpc,
     spawner: Spawner,
+    chain: Arc<Chain>,
     persistence: Arc<Persistence>,
     persister: Option<std::thread::JoinHandle<()>>,
     persister_failed: Option<oneshot::Receiver<NodeError>>,
@@ -137,6 +139,7 @@ impl Node {
             raft,
             rpc,
             spawner,
+            chain,
             persistence,
             persister: Some(persister),
             persister_failed: Some(persister_failed),
@@ -190,6 +193,11 @@ impl Node {
             // A panic of that thread has been reported already.
             let _ = tokio::task::spawn_blocking(move || persister.join()).await;
         }
+        let chain = self.chain.clone();
+        let left = tokio::task::spawn_blocking(move || chain.leave_trie_checkpoint()).await;
+        if let Ok(Err(error)) = left {
+            tracing::warn!(%error, "no checkpoint of the state trie");
+        }
         tracing::info!(node_id = self.node_id, "node stopped");
     }
 
@@ -225,12 +233,16 @@ async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chai
             let (got, expected) = (options.history_blocks, ENGINE_REORG_BLOCK_COUNT_MAX);
             return Err(NodeError::ShortHistory { got, expected });
         }
+        let trie_options = TrieOptions {
+            memory_bytes_max: config.trie_memory_bytes,
+            checkpoint: config.trie_checkpoint,
+        };
         let block_options = BlockOptions {
             fee_recipient: config.fee_recipient.unwrap_or(genesis.options.fee_recipient),
             gas_limit: genesis.block_gas_limit(),
             gasless: genesis.options.gasless,
         };
-        let chain = Arc::new(Chain::open(store.clone(), block_options)?);
+        let chain = Arc::new(Chain::open(store.clone(), block_options, trie_options)?);
         Ok((store, chain))
     });
     opening.await.map_err(|_| NodeError::TaskEnded("opening of the database"))?

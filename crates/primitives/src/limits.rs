@@ -83,8 +83,11 @@ pub const RPC_FILTER_ITEM_COUNT_MAX: usize = 1000;
 pub const RPC_FEE_HISTORY_BLOCK_COUNT_MAX: u64 = 1024;
 /// Keys of one `eth_getProof` (geth: 1024).
 pub const RPC_PROOF_KEY_COUNT_MAX: usize = 1024;
-/// Changed keys that a proof of an older block may have to take back.
-pub const RPC_PROOF_REWIND_KEY_COUNT_MAX: usize = 100_000;
+/// Changed keys that a proof of an older block takes back in the head's trie, which waits meanwhile; for
+/// more, the subtries of that block are built beside it.
+pub const RPC_PROOF_REWIND_KEY_COUNT_MAX: usize = 1_000;
+/// Older blocks whose subtrie roots are kept for further proofs, about 25 kB each.
+pub const PROOF_BLOCK_CACHE_COUNT_MAX: usize = 64;
 /// Default wait of `eth_sendRawTransactionSync` (EIP-7966), milliseconds.
 pub const RPC_SYNC_TIMEOUT_DEFAULT_MS: u64 = 2_000;
 /// Longest wait of `eth_sendRawTransactionSync`, milliseconds.

@@ -9,6 +9,7 @@
 //! chain/ state-NN/                 generation 0: chain and state shards
 //! generation-G/chain/ ../state-NN/ generation G, made by installing a snapshot
 //! snapshots/      finished snapshots
+//! trie.checkpoint what a node that stopped left of its state trie; checked before it is used
 //! init.tmp/       an `init` that has not finished
 //! ```
 
@@ -31,7 +32,7 @@ pub(crate) const TEMPORARY: &str = ".tmp";
 /// The lock of a data directory, held until dropped or until the process ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    file: File,
+    _file: File,
 }
 
 /// The paths of a data directory.
@@ -57,21 +58,11 @@ impl DirLock {
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| StorageError::io(&path, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {
                 Err(StorageError::Locked { datadir: datadir.to_owned() })
             }
             Err(TryLockError::Error(error)) => Err(StorageError::io(&path, error)),
-        }
-    }
-}
-
-impl Drop for DirLock {
-    /// Closing the file would not do: a child that another thread is just starting holds a copy of it
-    /// until it runs its own program, and the kernel's lock lasts as long as any copy.
-    fn drop(&mut self) {
-        if let Err(error) = self.file.unlock() {
-            tracing::warn!(%error, "could not unlock the data directory; closing it will");
         }
     }
 }
@@ -91,6 +82,10 @@ impl DataDir {
 
     pub(crate) fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
+    }
+
+    pub(crate) fn trie_checkpoint(&self) -> PathBuf {
+        self.root.join("trie.checkpoint")
     }
 
     /// Where `init` builds.

@@ -4,15 +4,16 @@ use crate::{
     AccountVisitor, AppliedStep, Backlog, Identity, LogQuery, Persisted, RaftLog, SnapshotFile,
     StateView, StorageError, StoreOptions, TransactionLocation,
     database::Database,
-    datadir::{DataDir, DirLock},
+    datadir::{DataDir, DirLock, write_file},
+    shard::hash_address,
 };
 use alloy_consensus::{Header, Sealed};
-use alloy_primitives::B256;
+use alloy_primitives::{B256, U256};
 use blockraft_primitives::{
-    Applied, ClusterGenesis, PoolChange, PoolRecord, SealedBlock, StateDiff, StateError,
+    Account, Applied, ClusterGenesis, PoolChange, PoolRecord, SealedBlock, StateDiff, StateError,
 };
 use parking_lot::RwLock;
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// Makes a data directory: block 0 and its state. Does nothing when it is there already with the same
 /// genesis; the identity written first stays (compare [`Store::identity`]).
@@ -218,6 +219,73 @@ impl Store {
         let mut hashed = B256::ZERO;
         hashed[0] = partition;
         database.shard(&hashed).for_each_account(partition, visit)
+    }
+
+    /// As [`Self::for_each_account`], of the state after an earlier block, which must be on disk. May run
+    /// beside everything else.
+    ///
+    /// # Errors
+    /// [`StateError::Pruned`] below the history.
+    pub fn for_each_account_at(
+        &self,
+        partition: u8,
+        number: u64,
+        visit: &mut AccountVisitor<'_>,
+    ) -> Result<(), StateError> {
+        let database = self.database();
+        let mut hashed = B256::ZERO;
+        hashed[0] = partition;
+        database.shard(&hashed).for_each_account_at(partition, number, visit)
+    }
+
+    /// The persisted accounts with hashed addresses from `from` to `to`, inclusive, in order. Both lie in
+    /// one partition.
+    pub fn accounts_between(
+        &self,
+        from: B256,
+        to: B256,
+        visit: &mut dyn FnMut(B256, Account),
+    ) -> Result<(), StorageError> {
+        self.database().shard(&from).accounts_between(&from, &to, visit)
+    }
+
+    /// The persisted slots of an account with hashes from `from` to `to`, inclusive, in order.
+    pub fn slots_between(
+        &self,
+        account: B256,
+        from: B256,
+        to: B256,
+        visit: &mut dyn FnMut(B256, U256),
+    ) -> Result<(), StorageError> {
+        self.database().shard(&account).slots_between(&account, &from, &to, visit)
+    }
+
+    /// The hashed addresses of accounts that changed and are not on disk as they are in memory; perhaps
+    /// some more.
+    pub fn unpersisted_accounts(&self) -> BTreeSet<B256> {
+        let steps: Vec<_> = self.database().live.read().queue.iter().cloned().collect();
+        let blocks = steps.iter().filter_map(|step| step.block.as_ref());
+        blocks.flat_map(|b| &b.diff.accounts).map(|a| hash_address(&a.address)).collect()
+    }
+
+    /// Keeps what a stopping node leaves of its state trie, in the place of an earlier one.
+    pub fn write_trie_checkpoint(&self, bytes: &[u8]) -> Result<(), StorageError> {
+        write_file(&self.inner.dir.trie_checkpoint(), bytes)
+    }
+
+    /// What was kept last. It may be damaged, and of any block.
+    pub fn read_trie_checkpoint(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        let path = self.inner.dir.trie_checkpoint();
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StorageError::io(&path, error)),
+        }
+    }
+
+    /// The last block that is on disk.
+    pub fn persisted_head(&self) -> u64 {
+        self.database().durable.read().head.0
     }
 
     /// Writes a snapshot of what is persisted, finishing first what an earlier failure left undone.

@@ -60,6 +60,7 @@ fn check(seed: u64, shards: u8, blocks: u64, history_blocks: u64) {
         let mut state = chain.states[applied as usize].clone();
         state.apply(&diff);
         chain.check_same(&state, number);
+        chain.check_past_state(&store, number);
     }
 }
 

@@ -5,9 +5,9 @@
 //! each: hashing a branch reads one contiguous piece instead of sixteen nodes). Freed runs are kept in
 //! a list for each length.
 
-use crate::leaf::Leaf;
+use crate::{cold::Stub, leaf::Leaf};
 
-/// A node of an arena: nothing, a leaf or a branch.
+/// A node of an arena: nothing, a leaf, a branch or a stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Node(u32);
 
@@ -17,11 +17,15 @@ pub(crate) enum Kind {
     Empty,
     Leaf(u32),
     Branch(u32),
+    /// A branch that was dropped with all below it.
+    Stub(u32),
 }
 
 impl Node {
     pub(crate) const EMPTY: Self = Self(u32::MAX);
     const LEAF_BIT: u32 = 1 << 31;
+    /// Of what is no leaf.
+    const STUB_BIT: u32 = 1 << 30;
 
     pub(crate) const fn leaf(index: u32) -> Self {
         Self(index | Self::LEAF_BIT)
@@ -31,12 +35,18 @@ impl Node {
         Self(index)
     }
 
+    pub(crate) const fn stub(index: u32) -> Self {
+        Self(index | Self::STUB_BIT)
+    }
+
     #[inline]
     pub(crate) const fn kind(self) -> Kind {
         if self.0 == Self::EMPTY.0 {
             Kind::Empty
         } else if self.0 & Self::LEAF_BIT != 0 {
             Kind::Leaf(self.0 & !Self::LEAF_BIT)
+        } else if self.0 & Self::STUB_BIT != 0 {
+            Kind::Stub(self.0 & !Self::STUB_BIT)
         } else {
             Kind::Branch(self.0)
         }
@@ -57,6 +67,8 @@ pub(crate) struct Branch {
     pub(crate) inline: u16,
     /// The nibble of the key that this branch tells apart.
     pub(crate) depth: u8,
+    /// The arena's epoch when something below was last changed.
+    pub(crate) epoch: u8,
 }
 
 impl Branch {
@@ -80,24 +92,31 @@ const END_OF_LIST: u32 = u32::MAX;
 
 /// The nodes of one subtrie.
 #[derive(Clone, Debug)]
-pub(crate) struct Arena<L> {
+pub(crate) struct Arena<L: Leaf> {
     pub(crate) branches: Vec<Branch>,
     pub(crate) children: Vec<Node>,
     pub(crate) refs: Vec<[u8; 32]>,
     pub(crate) leaves: Vec<L>,
+    pub(crate) stubs: Vec<Stub<L>>,
+    /// Counts the times that cold nodes were dropped; wraps.
+    pub(crate) epoch: u8,
+    free_stubs: Vec<u32>,
     free_leaves: Vec<u32>,
     free_branch: u32,
     /// First freed run of each length from 2; the first child of a freed run names the next.
     free_runs: [u32; 15],
 }
 
-impl<L> Default for Arena<L> {
+impl<L: Leaf> Default for Arena<L> {
     fn default() -> Self {
         Self {
             branches: Vec::new(),
             children: Vec::new(),
             refs: Vec::new(),
             leaves: Vec::new(),
+            stubs: Vec::new(),
+            epoch: 0,
+            free_stubs: Vec::new(),
             free_leaves: Vec::new(),
             free_branch: END_OF_LIST,
             free_runs: [END_OF_LIST; 15],
@@ -108,6 +127,21 @@ impl<L> Default for Arena<L> {
 impl<L: Leaf> Arena<L> {
     pub(crate) const fn leaf_count(&self) -> usize {
         self.leaves.len() - self.free_leaves.len()
+    }
+
+    pub(crate) fn insert_stub(&mut self, stub: Stub<L>) -> Node {
+        if let Some(index) = self.free_stubs.pop() {
+            self.stubs[index as usize] = stub;
+            return Node::stub(index);
+        }
+        reserve(&mut self.stubs, 1);
+        self.stubs.push(stub);
+        Node::stub(self.stubs.len() as u32 - 1)
+    }
+
+    pub(crate) fn remove_stub(&mut self, index: u32) -> Stub<L> {
+        self.free_stubs.push(index);
+        std::mem::take(&mut self.stubs[index as usize])
     }
 
     pub(crate) fn insert_leaf(&mut self, leaf: L) -> Node {
@@ -133,7 +167,8 @@ impl<L: Leaf> Arena<L> {
     pub(crate) fn insert_branch(&mut self, depth: usize, mask: u16, children: &[Node]) -> Node {
         let run = self.insert_run(children.len());
         self.children[run..run + children.len()].copy_from_slice(children);
-        let branch = Branch { run: run as u32, mask, dirty: mask, inline: 0, depth: depth as u8 };
+        let (run, depth, epoch) = (run as u32, depth as u8, self.epoch);
+        let branch = Branch { run, mask, dirty: mask, inline: 0, depth, epoch };
         let index = self.free_branch;
         if index == END_OF_LIST {
             reserve(&mut self.branches, 1);
@@ -197,6 +232,9 @@ impl<L: Leaf> Arena<L> {
             + self.children.capacity() * size_of::<Node>()
             + self.refs.capacity() * size_of::<[u8; 32]>()
             + self.leaves.capacity() * size_of::<L>()
+            + self.stubs.capacity() * size_of::<Stub<L>>()
+            + self.stubs.iter().map(|stub| L::kept_bytes(&stub.kept)).sum::<usize>()
+            + self.free_stubs.capacity() * size_of::<u32>()
             + self.free_leaves.capacity() * size_of::<u32>()
     }
 

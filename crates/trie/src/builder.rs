@@ -105,6 +105,34 @@ impl StateTrie {
         Ok(Self::from_subtries(built.collect::<Result<Vec<_>, E>>()?))
     }
 
+    /// The subtrie in which a proof of `key` ends, in a trie with these roots in the order of their
+    /// prefixes: not the one of the key where the key's has no neighbours, and so no node, of its own.
+    pub fn subtrie_of_proof(roots: &[SubtrieRoot], key: &B256) -> u8 {
+        let only = |roots: &[SubtrieRoot]| {
+            let mut occupied = roots.iter().filter(|root| !root.is_empty());
+            occupied.next().filter(|_| occupied.next().is_none()).map(SubtrieRoot::prefix)
+        };
+        let occupied_rows = roots.chunks(16).filter(|row| row.iter().any(|root| !root.is_empty()));
+        let row = if occupied_rows.clone().count() == 1 {
+            occupied_rows.flatten().find(|root| !root.is_empty()).map_or(0, SubtrieRoot::prefix)
+                >> 4
+        } else {
+            key.0[0] >> 4
+        };
+        let columns = roots.chunks(16).nth(usize::from(row)).unwrap_or_default();
+        only(columns).unwrap_or((row << 4) | (key.0[0] & 0x0f))
+    }
+
+    /// One subtrie among others of which only the roots are known, `others`: enough for its proofs.
+    pub fn of_one_subtrie(built: BuiltSubtrie, others: &[SubtrieRoot]) -> Self {
+        let mut trie = Self::default();
+        for root in others {
+            trie.accounts.replace_part(root.prefix(), Subtrie::absent(), root.top().clone());
+        }
+        trie.accounts.replace_part(built.prefix, built.part, built.top);
+        trie
+    }
+
     /// Puts subtries together; those not given are empty.
     pub fn from_subtries(built: impl IntoIterator<Item = BuiltSubtrie>) -> Self {
         let mut trie = Self::default();

@@ -32,6 +32,20 @@ pub enum TrieError {
         /// What should have been.
         expected: Box<SubtrieRoot>,
     },
+    /// What was dropped cannot be read back. The trie is of no use any more.
+    #[error("flat state: {0}")]
+    FlatState(String),
+    /// What was read back is not what was dropped. The trie is of no use any more.
+    #[error("flat state below the first {nibbles} nibbles of {key} is not the trie's")]
+    FlatStateDiffers {
+        /// A hashed address or slot.
+        key: B256,
+        /// How much of it counts.
+        nibbles: usize,
+    },
+    /// A checkpoint is damaged or of another state.
+    #[error("checkpoint refused: {0}")]
+    Checkpoint(&'static str),
     /// A state root needs the roots of all subtries.
     #[error("state root from {got} different subtries ({given} given), expected 256")]
     IncompleteRoots {

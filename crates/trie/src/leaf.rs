@@ -11,6 +11,16 @@ pub(crate) trait Leaf: Clone + Default + std::fmt::Debug + Send + Sync {
     type Side: Clone + Default + std::fmt::Debug + Send + Sync;
     /// The hashed address or slot.
     fn key(&self) -> &B256;
+    /// What a stub keeps of the leaves below it beside their count: what the flat state does not say.
+    type Kept: Clone + Default + std::fmt::Debug + Send + Sync;
+    /// Adds what must be kept of this leaf to `kept`. `false` if the leaf cannot be dropped now.
+    fn keep(&self, side: &Self::Side, kept: &mut Self::Kept) -> bool;
+    /// Adds what an older stub keeps.
+    fn keep_again(older: &Self::Kept, kept: &mut Self::Kept);
+    /// Bytes that it takes beside its own.
+    fn kept_bytes(kept: &Self::Kept) -> usize;
+    /// Takes the leaf out of one subtrie for another.
+    fn carry(&self, from: &mut Self::Side, to: &mut Self::Side) -> Self;
     /// Writes the value as the trie stores it, replacing what `out` holds.
     fn encode_value(&self, side: &Self::Side, out: &mut Vec<u8>);
 }
@@ -25,6 +35,21 @@ pub(crate) struct SlotLeaf {
 
 impl Leaf for SlotLeaf {
     type Side = ();
+    type Kept = ();
+
+    fn keep(&self, (): &(), (): &mut ()) -> bool {
+        true
+    }
+
+    fn keep_again((): &(), (): &mut ()) {}
+
+    fn kept_bytes((): &()) -> usize {
+        0
+    }
+
+    fn carry(&self, (): &mut (), (): &mut ()) -> Self {
+        self.clone()
+    }
 
     fn key(&self) -> &B256 {
         &self.key
@@ -56,12 +81,29 @@ pub(crate) struct ExtraIndex(u32);
 pub(crate) struct AccountExtra {
     code_hash: B256,
     balance_high: [u64; 2],
-    /// `None` for empty storage.
-    pub(crate) storage: Option<Box<StorageTrie>>,
+    pub(crate) storage: Storage,
     /// As of the last time that storage was hashed.
     pub(crate) storage_root: B256,
     /// Whether `storage_root` must be taken again.
     pub(crate) storage_dirty: bool,
+}
+
+/// The storage of an account.
+#[derive(Clone, Debug)]
+pub(crate) enum Storage {
+    Empty,
+    /// Dropped: its root says what it was.
+    Cold,
+    Hot(Box<StorageTrie>),
+}
+
+impl Storage {
+    pub(crate) fn hot(&self) -> Option<&StorageTrie> {
+        match self {
+            Self::Hot(storage) => Some(storage),
+            _ => None,
+        }
+    }
 }
 
 impl Default for AccountExtra {
@@ -69,7 +111,7 @@ impl Default for AccountExtra {
         Self {
             code_hash: KECCAK256_EMPTY,
             balance_high: [0; 2],
-            storage: None,
+            storage: Storage::Empty,
             storage_root: EMPTY_ROOT_HASH,
             storage_dirty: false,
         }
@@ -115,7 +157,7 @@ impl Extras {
             + self
                 .items
                 .iter()
-                .filter_map(|extra| extra.storage.as_deref())
+                .filter_map(|extra| extra.storage.hot())
                 .map(StorageTrie::memory_bytes)
                 .sum::<usize>()
     }
@@ -150,27 +192,58 @@ impl AccountLeaf {
         }
     }
 
-    /// The storage of this account, to be changed.
+    /// The storage of this account, to be changed. It must not be cold.
     pub(crate) fn storage_mut<'a>(&mut self, extras: &'a mut Extras) -> &'a mut StorageTrie {
         if self.extra == ExtraIndex(0) {
             self.extra = extras.insert();
         }
         self.mark_storage_dirty(extras);
-        extras.get_mut(self.extra).expect("just inserted").storage.get_or_insert_with(Box::default)
+        let extra = extras.get_mut(self.extra).expect("just inserted");
+        if matches!(extra.storage, Storage::Empty) {
+            extra.storage = Storage::Hot(Box::default());
+        }
+        match &mut extra.storage {
+            Storage::Hot(storage) => storage,
+            _ => unreachable!("cold storage is read before it is changed"),
+        }
+    }
+
+    /// Puts storage in place that hashes to `root`.
+    pub(crate) fn set_clean_storage(&mut self, storage: Storage, root: B256, extras: &mut Extras) {
+        if self.extra == ExtraIndex(0) {
+            self.extra = extras.insert();
+        }
+        let extra = extras.get_mut(self.extra).expect("just inserted");
+        extra.storage = storage;
+        extra.storage_root = root;
     }
 
     /// Forgets the storage. Says whether there was any.
     pub(crate) fn wipe_storage(&mut self, extras: &mut Extras) -> bool {
-        let had_storage = self.extra(extras).is_some_and(|e| e.storage.is_some());
+        let had_storage = self.has_storage(extras);
         if had_storage {
             self.mark_storage_dirty(extras);
-            extras.get_mut(self.extra).expect("has storage").storage = None;
+            extras.get_mut(self.extra).expect("has storage").storage = Storage::Empty;
         }
         had_storage
     }
 
+    pub(crate) fn has_storage(&self, extras: &Extras) -> bool {
+        self.extra(extras).is_some_and(|e| !matches!(e.storage, Storage::Empty))
+    }
+
+    /// The root of storage that was dropped.
+    pub(crate) fn cold_root(&self, extras: &Extras) -> Option<B256> {
+        let extra = self.extra(extras)?;
+        matches!(extra.storage, Storage::Cold).then_some(extra.storage_root)
+    }
+
     pub(crate) fn extra<'a>(&self, extras: &'a Extras) -> Option<&'a AccountExtra> {
         extras.get(self.extra)
+    }
+
+    pub(crate) fn extra_mut<'a>(&self, extras: &'a mut Extras) -> Option<&'a mut AccountExtra> {
+        extras.get_mut(self.extra)
     }
 
     /// Gives back what the account keeps aside, before its leaf is dropped.
@@ -190,6 +263,42 @@ impl AccountLeaf {
 
 impl Leaf for AccountLeaf {
     type Side = Extras;
+    /// Keys and storage roots of the accounts that have storage, in order.
+    type Kept = Vec<(B256, B256)>;
+
+    fn keep(&self, extras: &Extras, kept: &mut Self::Kept) -> bool {
+        let Some(extra) = self.extra(extras) else { return true };
+        match extra.storage {
+            Storage::Empty => true,
+            Storage::Cold => {
+                kept.push((self.key, extra.storage_root));
+                true
+            }
+            Storage::Hot(_) => false,
+        }
+    }
+
+    fn keep_again(older: &Self::Kept, kept: &mut Self::Kept) {
+        kept.extend_from_slice(older);
+    }
+
+    fn kept_bytes(kept: &Self::Kept) -> usize {
+        kept.capacity() * size_of::<(B256, B256)>()
+    }
+
+    fn carry(&self, from: &mut Extras, to: &mut Extras) -> Self {
+        let mut leaf = self.clone();
+        if let Some(extra) = from.get_mut(self.extra) {
+            let extra = std::mem::take(extra);
+            let is_dirty = extra.storage_dirty;
+            leaf.extra = to.insert();
+            *to.get_mut(leaf.extra).expect("just inserted") = extra;
+            if is_dirty {
+                to.dirty.push(leaf.extra);
+            }
+        }
+        leaf
+    }
 
     fn key(&self) -> &B256 {
         &self.key

@@ -16,11 +16,14 @@
 
 mod arena;
 mod builder;
+mod checkpoint;
+mod cold;
 mod encode;
 mod error;
 mod hasher;
 mod keccak_x4;
 mod leaf;
+mod memory;
 mod ownership;
 mod parallel;
 mod proof;
@@ -30,6 +33,7 @@ mod storage_trie;
 mod subtrie;
 
 pub use builder::{BuiltSubtrie, SubtrieBuilder};
+pub use cold::FlatState;
 pub use error::TrieError;
 pub use hasher::hash_all;
 pub use ownership::{ExportedAccount, ExportedSlot, SubtrieExport, SubtrieRoot, assemble_root};

@@ -66,6 +66,10 @@ impl SubtrieRoot {
         self.prefix
     }
 
+    pub(crate) const fn top(&self) -> &Top {
+        &self.top
+    }
+
     /// Whether no account is there.
     pub fn is_empty(&self) -> bool {
         self.top == Top::Empty
@@ -107,7 +111,7 @@ impl StateTrie {
         let part = &self.accounts.parts()[usize::from(prefix)];
         let export = |leaf: &&crate::leaf::AccountLeaf| {
             let Account { nonce, balance, code_hash } = leaf.account(&part.side);
-            let storage = leaf.extra(&part.side).and_then(|extra| extra.storage.as_deref());
+            let storage = leaf.extra(&part.side).and_then(|extra| extra.storage.hot());
             let slots = storage.map_or_else(Vec::new, StorageTrie::leaves);
             let slots = slots.iter().map(|s| ExportedSlot { hashed_slot: s.key, value: s.value });
             let slots = slots.collect();

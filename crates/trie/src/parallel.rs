@@ -6,6 +6,7 @@
 //! starts higher up, which is why a part reports a [`Top`] and not a hash.
 
 use crate::{
+    TrieError,
     encode::{self, NodeRef, common_prefix, nibble},
     leaf::Leaf,
     subtrie::{Scratch, Subtrie, Top},
@@ -83,18 +84,26 @@ impl<L: Leaf> Forest<L> {
         self.parts.iter().map(Subtrie::leaf_count).sum()
     }
 
+    /// Changes all parts at the same time.
+    pub(crate) fn for_each_part(&mut self, change: impl Fn(&mut Subtrie<L>) + Sync) {
+        self.parts.par_iter_mut().for_each(&change);
+    }
+
     /// Calls `change` for each key, in the order of the keys, with its part and its index. Parts are
     /// changed at the same time.
+    ///
+    /// # Errors
+    /// One that `change` returns; other keys may or may not have been changed.
     pub(crate) fn apply(
         &mut self,
         keys: &[B256],
-        change: impl Fn(&mut Subtrie<L>, &B256, usize) + Sync,
-    ) {
+        change: impl Fn(&mut Subtrie<L>, &B256, usize) -> Result<(), TrieError> + Sync,
+    ) -> Result<(), TrieError> {
         if keys.len() < PARALLEL_OPERATIONS {
             for (index, key) in keys.iter().enumerate() {
-                change(self.part_at_mut(key.0[0]), key, index);
+                change(self.part_at_mut(key.0[0]), key, index)?;
             }
-            return;
+            return Ok(());
         }
         let (dealt, ends) = deal(keys);
         let mut hands = Vec::with_capacity(PARTS);
@@ -106,15 +115,16 @@ impl<L: Leaf> Forest<L> {
                 hands.push((part, hand));
             }
         }
-        hands.into_par_iter().for_each(|(part, hand)| {
+        hands.into_par_iter().try_for_each(|(part, hand)| {
             for some in hand.chunks(WARM_OPERATIONS) {
                 part.warm(some.iter().map(|index| &keys[*index as usize]));
                 for index in some {
                     let index = *index as usize;
-                    change(part, &keys[index], index);
+                    change(part, &keys[index], index)?;
                 }
             }
-        });
+            Ok(())
+        })
     }
 
     /// Hashes what changed; `prepare` sees changed parts first.

@@ -2,6 +2,7 @@
 //! what a root must be.
 
 use crate::{
+    cold::Whole,
     encode,
     leaf::Leaf,
     subtrie::{Scratch, Subtrie},
@@ -9,6 +10,9 @@ use crate::{
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use std::collections::BTreeMap;
+
+/// Why nothing is ever read for such a trie.
+const WHOLE: &str = "its nodes are never dropped";
 
 /// A trie of any values under 32-byte keys.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,21 @@ struct RawLeaf {
 
 impl Leaf for RawLeaf {
     type Side = ();
+    type Kept = ();
+
+    fn keep(&self, (): &(), (): &mut ()) -> bool {
+        false
+    }
+
+    fn keep_again((): &(), (): &mut ()) {}
+
+    fn kept_bytes((): &()) -> usize {
+        0
+    }
+
+    fn carry(&self, (): &mut (), (): &mut ()) -> Self {
+        self.clone()
+    }
 
     fn key(&self) -> &B256 {
         &self.key
@@ -46,14 +65,16 @@ impl RawTrie {
     /// Sets the value of `key`; an empty one removes it.
     pub fn set(&mut self, key: B256, value: Bytes) {
         if value.is_empty() {
-            self.trie.remove(&key);
+            self.trie.remove(&key, &Whole).expect(WHOLE);
             return;
         }
-        self.trie.upsert(
+        let upserted = self.trie.upsert(
             &key,
+            &Whole,
             |()| Some(RawLeaf { key, value: value.clone() }),
-            |leaf, ()| std::mem::replace(&mut leaf.value, value.clone()) != value,
+            |leaf, ()| Ok(std::mem::replace(&mut leaf.value, value.clone()) != value),
         );
+        upserted.expect(WHOLE);
     }
 
     /// The root.

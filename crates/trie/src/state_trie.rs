@@ -1,9 +1,11 @@
 //! The door: a state trie that takes diffs and yields roots.
 
 use crate::{
+    cold::{Accounts, FlatState, Slots},
     error::TrieError,
     hasher,
-    leaf::{AccountLeaf, Extras},
+    leaf::{AccountLeaf, Extras, Storage},
+    memory::MemoryLimit,
     parallel::Forest,
     storage_trie::{self, StorageTrie, slot_key},
     subtrie::Subtrie,
@@ -20,6 +22,7 @@ use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff};
 #[derive(Clone, Debug, Default)]
 pub struct StateTrie {
     pub(crate) accounts: Forest<AccountLeaf>,
+    pub(crate) memory: Option<MemoryLimit>,
 }
 
 impl StateTrie {
@@ -28,14 +31,30 @@ impl StateTrie {
         Self::default()
     }
 
-    /// Writes the final values that `diff` names. May be called many times before [`Self::root`], as
-    /// write sets become final. Storage that is written to an account that does not exist (and is not
-    /// created by the same diff) is no part of the state and ignored.
+    /// Writes the final values that `diff` names, of a trie without a memory limit: see [`Self::push`].
+    ///
+    /// # Panics
+    /// When something was dropped and cannot be read back.
     pub fn update(&mut self, diff: &StateDiff) {
+        self.push(diff).expect("a trie without a memory limit reads nothing");
+    }
+
+    /// Writes the final values that `diff` names, without hashing. May be called many times before
+    /// [`Self::root`], as write sets become final while a block still executes: later ones win. Storage
+    /// that is written to an account that does not exist (and is not created by the same diff) is no
+    /// part of the state and ignored.
+    ///
+    /// # Errors
+    /// Something was dropped and cannot be read back; the trie is of no use any more.
+    pub fn push(&mut self, diff: &StateDiff) -> Result<(), TrieError> {
         let keys = hasher::hash_all(&diff.accounts, |change, out| {
             out.extend_from_slice(change.address.as_slice());
         });
-        self.accounts.apply(&keys, |part, key, index| apply(part, key, &diff.accounts[index]));
+        if let Some(memory) = &mut self.memory {
+            memory.keys_since += diff.key_count();
+        }
+        let flat = self.memory.as_ref().map(MemoryLimit::flat);
+        self.accounts.apply(&keys, |part, key, index| apply(part, key, &diff.accounts[index], flat))
     }
 
     /// The state root.
@@ -43,13 +62,14 @@ impl StateTrie {
         self.accounts.hash(hash_storages)
     }
 
-    /// The account as of the last update.
+    /// The account as of the last update; of a trie of which nothing was dropped.
     pub fn account(&self, address: Address) -> Option<Account> {
         let (key, part) = self.part_of(address);
         part.get(&key).map(|leaf| leaf.account(&part.side))
     }
 
-    /// A storage slot as of the last update; zero where there is none.
+    /// A storage slot as of the last update; zero where there is none. Of a trie of which nothing was
+    /// dropped.
     pub fn storage(&self, address: Address, slot: U256) -> U256 {
         self.storage_trie(address).map_or(U256::ZERO, |storage| storage.get(&slot_key(slot)))
     }
@@ -77,7 +97,7 @@ impl StateTrie {
             .map(|part| {
                 part.leaves()
                     .iter()
-                    .filter_map(|leaf| leaf.extra(&part.side)?.storage.as_deref())
+                    .filter_map(|leaf| leaf.extra(&part.side)?.storage.hot())
                     .map(StorageTrie::slot_count)
                     .sum::<usize>()
             })
@@ -101,7 +121,7 @@ impl StateTrie {
 
     pub(crate) fn storage_trie(&self, address: Address) -> Option<&StorageTrie> {
         let (key, part) = self.part_of(address);
-        part.get(&key)?.extra(&part.side)?.storage.as_deref()
+        part.get(&key)?.extra(&part.side)?.storage.hot()
     }
 
     fn part_of(&self, address: Address) -> (B256, &Subtrie<AccountLeaf>) {
@@ -111,21 +131,27 @@ impl StateTrie {
 }
 
 /// Applies the change of one account to its subtrie.
-fn apply(part: &mut Subtrie<AccountLeaf>, key: &B256, diff: &AccountDiff) {
+fn apply(
+    part: &mut Subtrie<AccountLeaf>,
+    key: &B256,
+    diff: &AccountDiff,
+    flat: Option<&dyn FlatState>,
+) -> Result<(), TrieError> {
+    let source = Accounts(flat);
     if diff.change == AccountChange::Deleted {
-        if let Some(mut leaf) = part.remove(key) {
+        if let Some(mut leaf) = part.remove(key, &source)? {
             leaf.release(&mut part.side);
         }
-        return;
+        return Ok(());
     }
     let insert = |extras: &mut Extras| {
         let AccountChange::Set(account) = &diff.change else { return None };
         let mut leaf = AccountLeaf::new(*key);
         leaf.set_account(account, extras);
-        write_storage(&mut leaf, diff, extras);
+        write_storage(&mut leaf, diff, extras, None).expect("a new account has nothing to read");
         Some(leaf)
     };
-    part.upsert(key, insert, |leaf, extras| {
+    part.upsert(key, &source, insert, |leaf, extras| {
         let mut changed = false;
         if let AccountChange::Set(account) = &diff.change
             && leaf.account(extras) != *account
@@ -133,20 +159,41 @@ fn apply(part: &mut Subtrie<AccountLeaf>, key: &B256, diff: &AccountDiff) {
             leaf.set_account(account, extras);
             changed = true;
         }
-        write_storage(leaf, diff, extras) || changed
-    });
+        Ok(write_storage(leaf, diff, extras, flat)? || changed)
+    })
 }
 
 /// Applies the storage part of a change. Says whether there was one.
-fn write_storage(leaf: &mut AccountLeaf, diff: &AccountDiff, extras: &mut Extras) -> bool {
+fn write_storage(
+    leaf: &mut AccountLeaf,
+    diff: &AccountDiff,
+    extras: &mut Extras,
+    flat: Option<&dyn FlatState>,
+) -> Result<bool, TrieError> {
     let wiped = diff.storage_wiped && leaf.wipe_storage(extras);
-    let has_storage = leaf.extra(extras).is_some_and(|extra| extra.storage.is_some());
     // Zeros over no storage change nothing.
-    if diff.storage.is_empty() || !has_storage && diff.storage.iter().all(|s| s.value.is_zero()) {
-        return wiped;
+    if diff.storage.is_empty()
+        || !leaf.has_storage(extras) && diff.storage.iter().all(|s| s.value.is_zero())
+    {
+        return Ok(wiped);
     }
-    leaf.storage_mut(extras).update(&diff.storage);
-    true
+    warm_storage(leaf, extras, flat)?;
+    let source = Slots { flat, account: leaf.key };
+    leaf.storage_mut(extras).update(&diff.storage, &source)?;
+    Ok(true)
+}
+
+/// Reads back the storage of an account, if it was dropped whole.
+pub(crate) fn warm_storage(
+    leaf: &mut AccountLeaf,
+    extras: &mut Extras,
+    flat: Option<&dyn FlatState>,
+) -> Result<(), TrieError> {
+    if let Some(root) = leaf.cold_root(extras) {
+        let storage = Slots { flat, account: leaf.key }.load_all(root)?;
+        leaf.set_clean_storage(Storage::Hot(Box::new(storage)), root, extras);
+    }
+    Ok(())
 }
 
 /// Takes the storage roots of these subtries' accounts that changed.
@@ -160,7 +207,10 @@ pub(crate) fn hash_storages(parts: &mut [&mut Subtrie<AccountLeaf>]) {
             let extra = extras.get_mut(index).expect("only extras that exist are marked");
             if std::mem::take(&mut extra.storage_dirty) {
                 extra.storage_root = EMPTY_ROOT_HASH;
-                taken.extend(extra.storage.take().map(|storage| (number, index, storage)));
+                if let Storage::Hot(storage) = std::mem::replace(&mut extra.storage, Storage::Empty)
+                {
+                    taken.push((number, index, storage));
+                }
             }
         }
         extras.dirty = dirty;
@@ -173,6 +223,8 @@ pub(crate) fn hash_storages(parts: &mut [&mut Subtrie<AccountLeaf>]) {
     for ((number, index, storage), root) in taken.into_iter().zip(roots) {
         let extra = parts[number].side.get_mut(index).expect("only extras that exist are marked");
         extra.storage_root = root;
-        extra.storage = (!storage.is_empty()).then_some(storage);
+        if !storage.is_empty() {
+            extra.storage = Storage::Hot(storage);
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! root of one hot contract can be computed by many threads.
 
 use crate::{
+    TrieError,
+    cold::Slots,
     hasher,
     leaf::SlotLeaf,
     parallel::Forest,
@@ -39,24 +41,40 @@ impl StorageTrie {
         }
     }
 
-    /// Writes slots; zero removes one.
-    pub(crate) fn update(&mut self, changes: &[SlotChange]) {
+    /// Writes slots; zero removes one. What was dropped is read from `source`.
+    pub(crate) fn update(
+        &mut self,
+        changes: &[SlotChange],
+        source: &Slots<'_>,
+    ) -> Result<(), TrieError> {
         let keys = hasher::hash_all(changes, |change, out| {
             out.extend_from_slice(&change.slot.to_be_bytes::<32>());
         });
         if let Self::Small(trie) = self {
             if trie.leaf_count() + changes.len() < SPLIT_SLOTS {
-                for (key, change) in keys.iter().zip(changes) {
-                    set_slot(trie, key, change.value);
-                }
-                return;
+                return keys
+                    .iter()
+                    .zip(changes)
+                    .try_for_each(|(key, change)| set_slot(trie, key, change.value, source));
             }
+            trie.reveal_all(source)?;
             let leaves = trie.leaves().into_iter().cloned().collect();
             *self = Self::Split(Forest::build(leaves, || ()));
         }
-        if let Self::Split(forest) = self {
-            forest.apply(&keys, |part, key, index| set_slot(part, key, changes[index].value));
+        match self {
+            Self::Small(_) => Ok(()),
+            Self::Split(forest) => forest
+                .apply(&keys, |part, key, index| set_slot(part, key, changes[index].value, source)),
         }
+    }
+
+    /// Reads back what the way to a slot needs.
+    pub(crate) fn reveal(&mut self, key: &B256, source: &Slots<'_>) -> Result<(), TrieError> {
+        let part = match self {
+            Self::Small(trie) => trie,
+            Self::Split(forest) => forest.part_at_mut(key.0[0]),
+        };
+        part.reveal(key, source).map(drop)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -146,14 +164,19 @@ pub(crate) fn slot_key(slot: U256) -> B256 {
     keccak256(slot.to_be_bytes::<32>())
 }
 
-fn set_slot(trie: &mut Subtrie<SlotLeaf>, key: &B256, value: U256) {
+fn set_slot(
+    trie: &mut Subtrie<SlotLeaf>,
+    key: &B256,
+    value: U256,
+    source: &Slots<'_>,
+) -> Result<(), TrieError> {
     if value.is_zero() {
-        trie.remove(key);
-        return;
+        return trie.remove(key, source).map(drop);
     }
     trie.upsert(
         key,
+        source,
         |()| Some(SlotLeaf { key: *key, value }),
-        |leaf, ()| std::mem::replace(&mut leaf.value, value) != value,
-    );
+        |leaf, ()| Ok(std::mem::replace(&mut leaf.value, value) != value),
+    )
 }

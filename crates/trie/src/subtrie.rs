@@ -7,22 +7,26 @@
 
 use crate::{
     arena::{Arena, Kind, Node},
+    cold::Source,
     encode::{self, KEY_NIBBLES, NodeRef, common_prefix, nibble},
+    error::TrieError,
     hasher::HashBatch,
     leaf::Leaf,
 };
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{B256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 
+/// Whoever needs leaves has read back what was dropped.
+pub(crate) const LEAVES_THERE: &str = "what is needed was read before";
 /// Nodes that are read ahead together: they must stay in the cache until encoded.
 const WARM_NODES: usize = 64;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Subtrie<L: Leaf> {
-    arena: Arena<L>,
-    root: Node,
-    root_dirty: bool,
+    pub(crate) arena: Arena<L>,
+    pub(crate) root: Node,
+    pub(crate) root_dirty: bool,
     /// About how many nodes wait to be hashed.
     marks: u32,
     pub(crate) side: L::Side,
@@ -120,14 +124,14 @@ struct Stale {
 }
 
 /// The branches from the root down to a node, and that node.
-struct Walk {
+pub(crate) struct Walk {
     branches: [u32; KEY_NIBBLES],
     len: usize,
-    end: Kind,
+    pub(crate) end: Kind,
 }
 
 impl Walk {
-    fn path(&self) -> &[u32] {
+    pub(crate) fn path(&self) -> &[u32] {
         &self.branches[..self.len]
     }
 }
@@ -186,6 +190,23 @@ impl<L: Leaf> Subtrie<L> {
         self.arena.insert_branch(depth, mask, &children[..count])
     }
 
+    /// Stands for one that is elsewhere: nothing of it will be asked for.
+    pub(crate) fn absent() -> Self {
+        Self { root_dirty: false, ..Self::default() }
+    }
+
+    /// Everything waits to be hashed.
+    pub(crate) fn mark_all(&mut self) {
+        self.root_dirty = true;
+        self.marks = self.arena.leaves.len() as u32;
+    }
+
+    /// What waits to be hashed, of a trie whose nodes this one takes over.
+    pub(crate) const fn adopt_marks(&mut self, other: &Self) {
+        self.root_dirty = other.root_dirty;
+        self.marks = other.marks;
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         matches!(self.root.kind(), Kind::Empty)
     }
@@ -200,12 +221,16 @@ impl<L: Leaf> Subtrie<L> {
         self.marks as usize
     }
 
-    pub(crate) const fn leaf_count(&self) -> usize {
-        self.arena.leaf_count()
+    /// Leaves, those below stubs with them.
+    pub(crate) fn leaf_count(&self) -> usize {
+        let dropped = self.arena.stubs.iter().map(|stub| stub.leaf_count as usize);
+        self.arena.leaf_count() + dropped.sum::<usize>()
     }
 
     pub(crate) fn get(&self, key: &B256) -> Option<&L> {
-        self.find(&self.walk(key), key).map(|index| &self.arena.leaves[index as usize])
+        let walk = self.walk(key);
+        assert!(!matches!(walk.end, Kind::Stub(_)), "{LEAVES_THERE}");
+        self.find(&walk, key).map(|index| &self.arena.leaves[index as usize])
     }
 
     /// Reads what operations on these keys will read, so that the processor fetches it for many keys at
@@ -240,33 +265,41 @@ impl<L: Leaf> Subtrie<L> {
     }
 
     /// Sets the leaf of `key` to what `change` makes of it, or of a new one if there is none and
-    /// `insert` makes one. `change` says whether the encoded value may have become another.
+    /// `insert` makes one. `change` says whether the encoded value may have become another. What was
+    /// dropped is read from `source`.
     pub(crate) fn upsert(
         &mut self,
         key: &B256,
+        source: &impl Source<L>,
         insert: impl FnOnce(&mut L::Side) -> Option<L>,
-        change: impl FnOnce(&mut L, &mut L::Side) -> bool,
-    ) {
-        let walk = self.walk(key);
+        change: impl FnOnce(&mut L, &mut L::Side) -> Result<bool, TrieError>,
+    ) -> Result<(), TrieError> {
+        let walk = self.reveal(key, source)?;
         if let Some(index) = self.find(&walk, key) {
-            if change(&mut self.arena.leaves[index as usize], &mut self.side) {
+            if change(&mut self.arena.leaves[index as usize], &mut self.side)? {
                 self.mark(walk.path(), key);
             }
         } else if let Some(leaf) = insert(&mut self.side) {
             let leaf = self.arena.insert_leaf(leaf);
             self.attach(&walk, key, leaf);
         }
+        Ok(())
     }
 
-    /// Removes the leaf of `key`, if there is one.
-    pub(crate) fn remove(&mut self, key: &B256) -> Option<L> {
-        let walk = self.walk(key);
-        let index = self.find(&walk, key)?;
+    /// Removes the leaf of `key`, if there is one. What was dropped is read from `source`.
+    pub(crate) fn remove(
+        &mut self,
+        key: &B256,
+        source: &impl Source<L>,
+    ) -> Result<Option<L>, TrieError> {
+        let walk = self.reveal(key, source)?;
+        let Some(index) = self.find(&walk, key) else { return Ok(None) };
+        self.reveal_sibling(&walk, key, source)?;
         self.detach(walk.path(), key);
-        Some(self.arena.remove_leaf(index))
+        Ok(Some(self.arena.remove_leaf(index)))
     }
 
-    /// All leaves in the order of their keys.
+    /// All leaves in the order of their keys; none may be below a stub.
     pub(crate) fn leaves(&self) -> Vec<&L> {
         let mut out = Vec::with_capacity(self.leaf_count());
         let mut todo = vec![self.root];
@@ -275,6 +308,7 @@ impl<L: Leaf> Subtrie<L> {
                 Kind::Empty => {}
                 Kind::Leaf(index) => out.push(&self.arena.leaves[index as usize]),
                 Kind::Branch(index) => todo.extend(self.children_of(index).iter().rev()),
+                Kind::Stub(_) => unreachable!("{LEAVES_THERE}"),
             }
         }
         out
@@ -285,13 +319,13 @@ impl<L: Leaf> Subtrie<L> {
         size_of::<Self>() + self.arena.memory_bytes()
     }
 
-    fn children_of(&self, index: u32) -> &[Node] {
+    pub(crate) fn children_of(&self, index: u32) -> &[Node] {
         let branch = &self.arena.branches[index as usize];
         &self.arena.children[branch.run as usize..][..branch.child_count()]
     }
 
     /// Follows `key` down to where it ends: its leaf, another leaf, or a branch without such a child.
-    fn walk(&self, key: &B256) -> Walk {
+    pub(crate) fn walk(&self, key: &B256) -> Walk {
         let mut walk = Walk { branches: [0; KEY_NIBBLES], len: 0, end: self.root.kind() };
         while let Kind::Branch(index) = walk.end {
             walk.branches[walk.len] = index;
@@ -314,11 +348,12 @@ impl<L: Leaf> Subtrie<L> {
     }
 
     /// Some key below a node: its first nibbles are those of every key there.
-    fn any_key(&self, mut node: Kind) -> &B256 {
+    pub(crate) fn any_key(&self, mut node: Kind) -> &B256 {
         loop {
             match node {
                 Kind::Leaf(index) => return self.arena.leaves[index as usize].key(),
                 Kind::Branch(index) => node = self.children_of(index)[0].kind(),
+                Kind::Stub(index) => return &self.arena.stubs[index as usize].key,
                 Kind::Empty => unreachable!("only a root can be empty"),
             }
         }
@@ -334,6 +369,7 @@ impl<L: Leaf> Subtrie<L> {
                 return; // Then so are those above.
             }
             branch.dirty |= bit;
+            branch.epoch = self.arena.epoch;
         }
         self.root_dirty = true;
     }
@@ -399,7 +435,7 @@ impl<L: Leaf> Subtrie<L> {
         })
     }
 
-    fn set_child(&mut self, path: &[u32], key: &B256, node: Node) {
+    pub(crate) fn set_child(&mut self, path: &[u32], key: &B256, node: Node) {
         match path.last() {
             None => self.root = node,
             Some(index) => {
@@ -486,6 +522,7 @@ impl<L: Leaf> Subtrie<L> {
                     leaf.encode_value(&part.side, &mut value);
                     tops[index] = Top::Leaf { key: *leaf.key(), value };
                 }
+                Kind::Stub(_) => unreachable!("a root is not dropped"),
                 Kind::Branch(root) => {
                     part.encode_branch(root, message);
                     let depth = usize::from(part.arena.branches[root as usize].depth);
@@ -529,6 +566,7 @@ impl<L: Leaf> Subtrie<L> {
             match self.arena.children[place].kind() {
                 Kind::Leaf(index) => leaves.push(stale(index)),
                 Kind::Branch(index) => branches.push(stale(index)),
+                Kind::Stub(_) => unreachable!("a stub is not changed and does not move"),
                 Kind::Empty => unreachable!("a bit of the mask is a child"),
             }
         }
@@ -557,7 +595,7 @@ impl<L: Leaf> Subtrie<L> {
         }
     }
 
-    fn encode_branch(&self, index: u32, message: &mut Vec<u8>) {
+    pub(crate) fn encode_branch(&self, index: u32, message: &mut Vec<u8>) {
         let branch = &self.arena.branches[index as usize];
         let refs = &self.arena.refs[branch.run as usize..][..branch.child_count()];
         if branch.inline == 0 {
@@ -571,55 +609,6 @@ impl<L: Leaf> Subtrie<L> {
             })
         };
         encode::branch(child, message);
-    }
-}
-
-/// Proofs.
-impl<L: Leaf> Subtrie<L> {
-    /// Adds the nodes from the root towards `key`, as far as they exist; the trie must be hashed. Nodes
-    /// that lie inside their parents are not repeated.
-    pub(crate) fn prove(&self, key: &B256, mut start: usize, nodes: &mut Vec<Bytes>) {
-        assert!(!self.root_dirty, "a proof is taken from a hashed trie");
-        let (mut message, mut value) = (Vec::new(), Vec::new());
-        let mut node = self.root.kind();
-        let mut is_root = start == 0;
-        loop {
-            match node {
-                Kind::Empty => return,
-                Kind::Leaf(index) => {
-                    let leaf = &self.arena.leaves[index as usize];
-                    leaf.encode_value(&self.side, &mut value);
-                    encode::leaf(leaf.key(), start, &value, &mut message);
-                    nodes.push(encode::to_bytes(&message));
-                    return;
-                }
-                Kind::Branch(index) => {
-                    let branch = &self.arena.branches[index as usize];
-                    let depth = usize::from(branch.depth);
-                    self.encode_branch(index, &mut message);
-                    let branch_rlp = encode::to_bytes(&message);
-                    if depth > start {
-                        let other = self.any_key(node);
-                        let branch_ref = NodeRef::to(&message);
-                        encode::extension(other, start, depth, &branch_ref, &mut message);
-                        nodes.push(encode::to_bytes(&message));
-                        if common_prefix(key, other) < depth || branch_ref.is_inline() {
-                            return;
-                        }
-                        nodes.push(branch_rlp);
-                    } else if is_root || branch_rlp.len() >= 32 {
-                        nodes.push(branch_rlp);
-                    }
-                    let digit = nibble(key, depth);
-                    if !branch.has(digit) || branch.inline & (1 << digit) != 0 {
-                        return;
-                    }
-                    node = self.arena.children[branch.place(digit)].kind();
-                    start = depth + 1;
-                    is_root = false;
-                }
-            }
-        }
     }
 }
 

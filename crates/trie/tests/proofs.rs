@@ -26,7 +26,7 @@ fn verify(root: B256, key: B256, value: Option<Vec<u8>>, nodes: &[Bytes]) {
 fn check(trie: &mut StateTrie, state: &MemoryState, n: u64, slots: &[U256]) {
     let root = trie.root();
     let account = state.accounts.get(&address(n)).copied();
-    let proof: AccountProof = trie.prove(address(n), slots);
+    let proof: AccountProof = trie.prove(address(n), slots).unwrap();
     let storage_root =
         account.map_or(EMPTY_ROOT_HASH, |_| expected_storage_root(state, address(n)));
     assert_eq!((proof.account, proof.storage_root), (account, storage_root));

@@ -1,7 +1,7 @@
 //! Blocks that a consensus client names: what their entries do to the state machine, and the roots of
 //! those that may become blocks.
 
-use super::{Ahead, Chain, HeadTrie, Outcome, read_account, rebuild_trie, record_block, values_at};
+use super::{Ahead, Chain, HeadTrie, Outcome, read_account, record_block, values_at};
 use crate::error::NodeError;
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
@@ -124,12 +124,12 @@ impl Chain {
             self.store.unwind(target.number, applied, changes)?;
         }
         if let Some(back) = back {
-            at_head.trie.update(&back);
-            if at_head.trie.root() == target.state_root {
+            // An error: what the trie dropped, and the disk does not hold any more.
+            if at_head.trie.push(&back).is_ok() && at_head.trie.root() == target.state_root {
                 return Ok(());
             }
         }
-        at_head.trie = rebuild_trie(&self.store)?;
+        at_head.trie = self.rebuild_trie()?;
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Chain {
         let mut at_head = self.settled_trie()?;
         let head = self.store.head();
         if branch.payloads.is_empty() && branch.ancestor.1 == head.hash() {
-            at_head.trie.update(diff);
+            at_head.trie.push(diff)?;
             let root = at_head.trie.root();
             at_head.ahead = Some(Ahead { hash: seal(root), diff: diff.clone() });
             return Ok(root);
@@ -162,16 +162,16 @@ impl Chain {
         let forth: Vec<&StateDiff> = back.iter().chain(on_branch).chain([&**diff]).collect();
         let undo =
             forth.iter().map(|diff| values_at(&view, diff)).collect::<Result<Vec<_>, _>>()?;
-        forth.into_iter().for_each(|diff| at_head.trie.update(diff));
+        forth.into_iter().try_for_each(|diff| at_head.trie.push(diff))?;
         let root = at_head.trie.root();
         seal(root);
-        undo.iter().for_each(|diff| at_head.trie.update(diff));
+        undo.iter().try_for_each(|diff| at_head.trie.push(diff))?;
         // A diff that removes slots without naming them (a self-destruct before Cancun) is not undone so.
         if at_head.trie.root() != head.state_root {
             while self.store.backlog().blocks > 0 {
                 self.store.persist()?;
             }
-            at_head.trie = rebuild_trie(&self.store)?;
+            at_head.trie = self.rebuild_trie()?;
         }
         Ok(root)
     }

@@ -1,6 +1,6 @@
 //! The replicated state machine against a from-scratch root, over random blocks.
 
-use super::{BlockOptions, Chain, Outcome};
+use super::{BlockOptions, Chain, Outcome, TrieOptions};
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered};
 use alloy_genesis::Genesis;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, hex, keccak256};
@@ -35,9 +35,11 @@ pub(crate) struct World {
     rng: SmallRng,
     /// Whether entries are written to the log as well.
     pub(crate) logged: bool,
+    /// Accounts of the genesis that only get payments.
+    crowd: u64,
 }
 
-fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner]) -> ClusterGenesis {
+fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner], crowd: u64) -> ClusterGenesis {
     let mut config = serde_json::json!({ "chainId": 7, "terminalTotalDifficulty": 0 });
     let blocks = [
         "homestead",
@@ -64,6 +66,9 @@ fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner]) -> ClusterGenesis {
             key.address().to_string(),
             serde_json::json!({ "balance": "0xffffffffffffffffffff" }),
         );
+    }
+    for n in 0..crowd {
+        alloc.insert(bystander(n).to_string(), serde_json::json!({ "balance": "0x1" }));
     }
     let code = hex::encode_prefixed(DEPLOYER_CODE);
     alloc.insert(
@@ -99,35 +104,63 @@ fn system_contracts() -> [(Address, Bytes); 4] {
     ]
 }
 
+/// One of many accounts that only get payments.
+fn bystander(n: u64) -> Address {
+    Address::left_padding_from(&(0x1_0000_0000 + n).to_be_bytes())
+}
+
 pub(crate) fn open(path: &Path) -> Chain {
+    open_within(path, None)
+}
+
+fn open_within(path: &Path, memory_bytes_max: Option<usize>) -> Chain {
     let store = Store::open(path).unwrap();
     let options = BlockOptions {
         fee_recipient: Address::repeat_byte(0xfe),
         gas_limit: store.genesis().block_gas_limit(),
         gasless: false,
     };
-    Chain::open(store, options).unwrap()
+    Chain::open(store, options, TrieOptions { memory_bytes_max, checkpoint: true }).unwrap()
 }
 
 impl World {
     pub(crate) fn new(path: &Path, forks: &[(&str, u64)], seed: u64) -> Self {
+        Self::with_crowd(path, forks, seed, 0, None)
+    }
+
+    fn with_crowd(
+        path: &Path,
+        forks: &[(&str, u64)],
+        seed: u64,
+        crowd: u64,
+        trie_memory_bytes: Option<usize>,
+    ) -> Self {
         let keys: Vec<_> = (1..=6u8)
             .map(|i| PrivateKeySigner::from_bytes(&B256::repeat_byte(i)).unwrap())
             .collect();
-        let genesis = genesis(forks, &keys);
+        let genesis = genesis(forks, &keys, crowd);
         let identity = Identity { cluster_id: B256::ZERO, node_id: 1 };
         blockraft_storage::init(path, &genesis, &identity).unwrap();
         let mut oracle = MemoryState::default();
         oracle.apply(&genesis.state());
         Self {
-            chain: open(path),
+            chain: open_within(path, trie_memory_bytes),
             nonces: vec![0; keys.len()],
             keys,
             oracle,
             index: 0,
             rng: SmallRng::seed_from_u64(seed),
             logged: false,
+            crowd,
         }
+    }
+
+    /// Closes the directory and opens it again.
+    fn reopen(&mut self, path: &Path) {
+        let aside = tempfile::tempdir().unwrap();
+        let other = Self::new(&aside.path().join("data"), &[("shanghai", 0)], 0);
+        drop(std::mem::replace(&mut self.chain, other.chain));
+        self.chain = open(path);
     }
 
     fn log(&self, entry: &[u8]) {
@@ -179,6 +212,10 @@ impl World {
                 let to = B256::left_padding_from(Address::with_last_byte(0x77).as_slice()).to_vec();
                 let value = self.rng.random_range(0..2);
                 self.sign(contract, value, [word(1), to].concat())
+            }
+            8 if self.crowd > 0 => {
+                let to = bystander(self.rng.random_range(0..self.crowd));
+                self.sign(to, 1, Vec::new())
             }
             8 => {
                 let to = Address::with_last_byte(self.rng.random_range(0x80..0xff));
@@ -252,8 +289,12 @@ fn root_from_scratch(state: &MemoryState) -> B256 {
 fn check_random_blocks(forks: &[(&str, u64)], seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
-    let mut world = World::new(&path, forks, seed);
-    for _ in 0..BLOCK_COUNT {
+    let oracle = run_random_blocks(World::new(&path, forks, seed), BLOCK_COUNT, &path);
+    assert!(oracle.storage.len() > 2, "the workload leaves storage behind");
+}
+
+fn run_random_blocks(mut world: World, blocks: u64, path: &Path) -> MemoryState {
+    for _ in 0..blocks {
         world.admit_some();
         let proposal = world.build();
         match world.rng.random_range(0..4) {
@@ -274,12 +315,12 @@ fn check_random_blocks(forks: &[(&str, u64)], seed: u64) {
         }
     }
     let (head, oracle) = (world.chain.store.head(), world.oracle.clone());
-    assert_eq!(head.number, BLOCK_COUNT);
-    assert!(oracle.storage.len() > 2, "the workload leaves storage behind");
+    assert_eq!(head.number, blocks);
     world.chain.store.persist().unwrap();
     drop(world);
     // Opening rebuilds the trie from flat state and holds it against the head's root.
-    assert_eq!(open(&path).store.head(), head);
+    assert_eq!(open(path).store.head(), head);
+    oracle
 }
 
 #[test]
@@ -290,6 +331,47 @@ fn random_blocks_with_self_destructs_and_wipes_have_the_root_of_a_from_scratch_t
 #[test]
 fn random_blocks_of_today_have_the_root_of_a_from_scratch_trie() {
     check_random_blocks(&[("shanghai", 0), ("cancun", 0), ("prague", 0), ("osaka", 0)], 2);
+}
+
+#[test]
+fn a_trie_without_memory_to_spare_follows_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    // One byte: all that can be dropped is, after every block.
+    let world = World::with_crowd(&path, &[("shanghai", 0)], 4, 8_000, Some(1));
+    run_random_blocks(world, 60, &path);
+}
+
+#[test]
+fn a_chain_starts_from_its_checkpoint_and_rebuilds_where_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let mut world = World::with_crowd(&path, &[("shanghai", 0)], 5, 3_000, None);
+    let checkpoint = path.join("trie.checkpoint");
+    // As it is, with a bit flipped, cut, of an older block: the chain goes on with the right roots.
+    for round in 0..4 {
+        for _ in 0..5 {
+            world.admit_some();
+            let entry = world.build().entry;
+            world.apply_block(&entry);
+        }
+        world.chain.store.persist().unwrap();
+        let older = std::fs::read(&checkpoint).ok();
+        world.chain.leave_trie_checkpoint().unwrap();
+        let mut bytes = std::fs::read(&checkpoint).unwrap();
+        match round {
+            1 => bytes[1_000] ^= 1,
+            2 => bytes.truncate(5_000),
+            3 => bytes = older.unwrap(),
+            _ => {}
+        }
+        std::fs::write(&checkpoint, bytes).unwrap();
+        let head = world.chain.store.head();
+        world.reopen(&path);
+        assert_eq!(world.chain.store.head(), head);
+        let proof = world.chain.prove(head.number, DEPLOYER, &[]).unwrap();
+        assert_eq!(keccak256(&proof.nodes[0]), head.state_root);
+    }
 }
 
 #[test]
@@ -304,7 +386,10 @@ fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
     for number in [20, 19, 10, 1] {
         let root = world.chain.store.header(number).unwrap().unwrap().state_root;
         for address in [world.keys[0].address(), DEPLOYER, Address::repeat_byte(0x99)] {
-            let proof = world.chain.prove(number, address, &[U256::from(3)]).unwrap();
+            let slots = [U256::from(3)];
+            let proof = world.chain.prove(number, address, &slots).unwrap();
+            // Built beside the head's trie, as for blocks far behind.
+            assert_eq!(world.chain.prove_past(number, address, &slots).unwrap(), proof);
             let value = proof.account.map(|account| {
                 alloy_rlp::encode(TrieAccount {
                     nonce: account.nonce,

@@ -1,13 +1,21 @@
 //! Bits flipped in the files of a real directory.
 
-use super::{Damage, Maintenance, Source, StoreOptions, locate, repair, scrub};
+use super::{
+    Damage, FETCH_KIND, Maintenance, SnapshotPeer, Source, StoreOptions, answer_fetch,
+    fetch_snapshot, locate, repair, scrub,
+};
 use crate::chain::tests::{World, open};
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, U256, keccak256};
-use blockraft_primitives::{MemoryState, StateReader};
+use blockraft_primitives::{MemoryState, NodeId, StateReader};
+use blockraft_raft::{Handler, Plane, Refused, Spawner, Transport, TransportConfig};
+use blockraft_storage::{Identity, Store};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const SHARDS: usize = 4;
@@ -226,6 +234,66 @@ fn a_flipped_bit_of_the_history_is_found() {
     assert!(damage.iter().all(|d| d.shard == Some(shard_of(address)) && d.block.is_some()));
     assert_eq!(closed.repair().0, [shard_of(address)]);
     assert_eq!(closed.damage(), []);
+}
+
+/// Serves its store's snapshots as a running member does.
+struct Peer(Store);
+
+impl Handler for Peer {
+    fn handle(
+        &self,
+        _peer: NodeId,
+        plane: Plane,
+        kind: u8,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, Refused>> {
+        assert_eq!((plane, kind), (Plane::Data, FETCH_KIND));
+        std::future::ready(answer_fetch(&self.0, &payload)).boxed()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_healed_from_another_member() {
+    let closed = Closed::new(19, 9, Some(5));
+    let peer_dir = tempfile::tempdir().unwrap();
+    copy(&closed.path(), &peer_dir.path().join("data"));
+    // Neither snapshot nor whole log are left here.
+    fs::remove_dir_all(closed.path().join("snapshots")).unwrap();
+    let address = closed.funded[4];
+    closed.flip(address, 31);
+
+    let store = Store::open(&peer_dir.path().join("data")).unwrap();
+    let identity = Identity { node_id: 2, ..*store.identity() };
+    let spawner = Spawner::default();
+    let transport = Transport::new(identity, TransportConfig::default(), spawner.clone());
+    let listener = Transport::bind("127.0.0.1:0").await.unwrap();
+    let listening = listener.local_addr().unwrap();
+    transport.serve(listener, Arc::new(Peer(store))).unwrap();
+
+    let mut maintenance = closed.open();
+    let report = scrub(&maintenance, |_| {}).unwrap();
+    assert!(!report.root_matches());
+    assert!(repair(&mut maintenance, &report, None, |_| {}).is_err());
+    let peer = SnapshotPeer { id: 2, address: listening.to_string() };
+    let file = fetch_snapshot(&maintenance, &peer, |_, _| {}).await.unwrap();
+    let repaired = repair(&mut maintenance, &report, Some(&file), |_| {}).unwrap();
+    assert_eq!(repaired.report.damage, []);
+    spawner.stop.cancel();
+    drop(maintenance);
+    assert_eq!(closed.damage(), []);
+    closed.check_state();
 }
 
 #[test]

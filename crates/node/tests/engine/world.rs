@@ -149,6 +149,8 @@ impl World {
     pub(crate) async fn start_node(&mut self, id: u64) {
         let member = &self.members[id as usize - 1].1;
         let config = NodeConfig {
+            trie_memory_bytes: None,
+            trie_checkpoint: false,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),

@@ -15,7 +15,7 @@ use blockraft_primitives::{
     LogPosition, MemoryState, PoolChange, PoolRecord, Receipt, SealedBlock, SlotChange, StateDiff,
     StateError, StateReader, Transaction,
 };
-use blockraft_storage::{AppliedStep, Identity, Store, StoreOptions, init};
+use blockraft_storage::{AccountVisitor, AppliedStep, Identity, Store, StoreOptions, init};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -343,18 +343,36 @@ impl Chain {
 
     /// The flat state that a trie is built from must be the state at `number`.
     pub fn check_flat_state(&self, store: &Store, number: u64) {
+        self.check_walk(number, |partition, visit| {
+            store.for_each_account(partition, visit).unwrap();
+        });
+        for number in store.oldest_state()..=number {
+            let (view, expected) = (store.view(number).unwrap(), &self.states[number as usize]);
+            for address in addresses() {
+                let has_storage = view.has_storage(address).unwrap();
+                assert_eq!(has_storage, expected.has_storage(address).unwrap(), "{address}");
+            }
+        }
+    }
+
+    /// The flat state of a block behind the one on disk.
+    pub fn check_past_state(&self, store: &Store, number: u64) {
+        self.check_walk(number, |partition, visit| {
+            store.for_each_account_at(partition, number, visit).unwrap();
+        });
+    }
+
+    fn check_walk(&self, number: u64, walk: impl Fn(u8, &mut AccountVisitor<'_>)) {
         let expected = &self.states[number as usize];
         let mut accounts = BTreeMap::new();
         let mut last = B256::ZERO;
         for partition in 0..=255 {
-            store
-                .for_each_account(partition, &mut |hashed, account, slots| {
-                    assert_eq!(hashed[0], partition);
-                    assert!(hashed > last, "in order");
-                    last = hashed;
-                    accounts.insert(hashed, (account, slots.collect::<BTreeMap<_, _>>()));
-                })
-                .unwrap();
+            walk(partition, &mut |hashed, account, slots| {
+                assert_eq!(hashed[0], partition);
+                assert!(hashed > last, "in order");
+                last = hashed;
+                accounts.insert(hashed, (account, slots.collect::<BTreeMap<_, _>>()));
+            });
         }
         let expected: BTreeMap<_, _> = expected
             .accounts
@@ -365,13 +383,6 @@ impl Chain {
                 (keccak256(address), (*account, slots.collect::<BTreeMap<_, _>>()))
             })
             .collect();
-        assert_eq!(accounts, expected);
-        for number in store.oldest_state()..=number {
-            let (view, expected) = (store.view(number).unwrap(), &self.states[number as usize]);
-            for address in addresses() {
-                let has_storage = view.has_storage(address).unwrap();
-                assert_eq!(has_storage, expected.has_storage(address).unwrap(), "{address}");
-            }
-        }
+        assert_eq!(accounts, expected, "block {number}");
     }
 }
