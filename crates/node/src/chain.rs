@@ -26,7 +26,7 @@ use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
 use blockraft_rpc::Finality;
 use blockraft_storage::{AppliedStep, StateView, Store};
 use blockraft_trie::{AccountProof, StateTrie};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
@@ -55,7 +55,7 @@ pub(crate) struct Chain {
     trie_options: TrieOptions,
 }
 
-/// The trie, at the head or one proposed block ahead of it.
+/// The trie, at the store's head or one proposed block ahead of it. Its lock is taken before the pool's.
 struct HeadTrie {
     trie: StateTrie,
     ahead: Option<Ahead>,
@@ -192,7 +192,7 @@ impl Chain {
             return Ok(Outcome::Block { accepted: false });
         }
         let hash = entry.header.hash_slow();
-        self.move_trie(hash, &entry.header, &entry.diff)?;
+        let at_head = self.move_trie(hash, &entry.header, &entry.diff)?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let included = pool.include(index, &entry)?;
@@ -211,6 +211,7 @@ impl Chain {
             pool: included.changes,
         });
         drop(pool);
+        drop(at_head);
         record_block(&block);
         // Nobody listening is no failure.
         let _ = self.heads.send(block);
@@ -223,13 +224,19 @@ impl Chain {
         metrics::gauge!("blockraft_txpool_queued_transactions").set(queued as f64);
     }
 
-    /// Brings the trie to the state after a block and holds it against the header's root.
-    fn move_trie(&self, hash: B256, header: &Header, diff: &StateDiff) -> Result<(), NodeError> {
+    /// Brings the trie to the state after a block and holds it against the header's root. The lock is for
+    /// the caller to hold until the store has the block too: whoever takes it finds both at one head.
+    fn move_trie(
+        &self,
+        hash: B256,
+        header: &Header,
+        diff: &StateDiff,
+    ) -> Result<MutexGuard<'_, HeadTrie>, NodeError> {
         let mut at_head = self.trie.lock();
         if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
             at_head.ahead = None;
             self.bound_trie_memory(&mut at_head, diff);
-            return Ok(());
+            return Ok(at_head);
         }
         self.take_back(&mut at_head)?;
         at_head.trie.push(diff)?;
@@ -242,7 +249,7 @@ impl Chain {
             });
         }
         self.bound_trie_memory(&mut at_head, diff);
-        Ok(())
+        Ok(at_head)
     }
 
     fn rebuild_trie(&self) -> Result<StateTrie, NodeError> {

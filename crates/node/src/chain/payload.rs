@@ -1,7 +1,7 @@
 //! Blocks that a consensus client names: what their entries do to the state machine, and the roots of
 //! those that may become blocks.
 
-use super::{Ahead, Chain, HeadTrie, Outcome, read_account, record_block, values_at};
+use super::{Ahead, Chain, Outcome, read_account, record_block, values_at};
 use crate::error::NodeError;
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
@@ -13,12 +13,7 @@ use blockraft_primitives::{
 use blockraft_protocol::{AdmissionRules, Branch};
 use blockraft_rpc::Finality;
 use blockraft_storage::AppliedStep;
-use parking_lot::MutexGuard;
-use std::{sync::Arc, time::Duration};
-
-/// How long the trie may be a block ahead of the store: from its root to the block's visibility.
-const TRIE_SETTLE_ATTEMPTS_MAX: u32 = 5_000;
-const TRIE_SETTLE_PAUSE: Duration = Duration::from_millis(1);
+use std::sync::Arc;
 
 impl Chain {
     pub(super) fn apply_payload(
@@ -38,7 +33,7 @@ impl Chain {
             return Ok(Outcome::Block { accepted: false });
         }
         let hash = entry.header.hash_slow();
-        self.move_trie(hash, &entry.header, &entry.diff)?;
+        let at_head = self.move_trie(hash, &entry.header, &entry.diff)?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let changes = pool.follow(index, &entry.diff);
@@ -55,6 +50,7 @@ impl Chain {
             pool: changes,
         });
         drop(pool);
+        drop(at_head);
         record_block(&block);
         // Nobody listening is no failure.
         let _ = self.heads.send(block);
@@ -141,7 +137,8 @@ impl Chain {
         diff: &Arc<StateDiff>,
         seal: impl FnOnce(B256) -> B256,
     ) -> Result<B256, NodeError> {
-        let mut at_head = self.settled_trie()?;
+        let mut at_head = self.trie.lock();
+        self.take_back(&mut at_head)?;
         let head = self.store.head();
         if branch.payloads.is_empty() && branch.ancestor.1 == head.hash() {
             at_head.trie.push(diff)?;
@@ -174,26 +171,5 @@ impl Chain {
             at_head.trie = self.rebuild_trie()?;
         }
         Ok(root)
-    }
-
-    /// The trie at the head: while an entry is applied, the trie is there before the store.
-    fn settled_trie(&self) -> Result<MutexGuard<'_, HeadTrie>, NodeError> {
-        let mut attempts = 0;
-        loop {
-            let mut at_head = self.trie.lock();
-            self.take_back(&mut at_head)?;
-            let head = self.store.head();
-            let got = at_head.trie.root();
-            if got == head.state_root {
-                return Ok(at_head);
-            }
-            attempts += 1;
-            if attempts > TRIE_SETTLE_ATTEMPTS_MAX {
-                let (number, expected) = (head.number, head.state_root);
-                return Err(NodeError::WrongRoot { number, got, expected });
-            }
-            drop(at_head);
-            std::thread::sleep(TRIE_SETTLE_PAUSE);
-        }
     }
 }

@@ -11,6 +11,7 @@ use blockraft_primitives::{
     AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, Transaction,
 };
 use blockraft_storage::{Identity, LogRecord, Store};
+use blockraft_trie::AccountProof;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -374,6 +375,63 @@ fn a_chain_starts_from_its_checkpoint_and_rebuilds_where_that_is_wrong() {
     }
 }
 
+/// A proof holds against a state root.
+fn verify(proof: &AccountProof, address: Address, root: B256) {
+    let value = proof.account.map(|account| {
+        alloy_rlp::encode(TrieAccount {
+            nonce: account.nonce,
+            balance: account.balance,
+            storage_root: proof.storage_root,
+            code_hash: account.code_hash,
+        })
+    });
+    let key = alloy_trie::Nibbles::unpack(keccak256(address));
+    alloy_trie::proof::verify_proof(root, key, value, &proof.nodes).unwrap();
+}
+
+#[test]
+fn a_proof_that_is_asked_for_while_blocks_are_applied_is_of_the_block_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&dir.path().join("data"), &[("shanghai", 0)], 6);
+    let leader = World::new(&dir.path().join("other"), &[("shanghai", 0)], 6);
+    let entries: Vec<[Bytes; 2]> = entries_of(leader, 200);
+    let (address, last) = (world.keys[0].address(), entries.len() as u64);
+    std::thread::scope(|scope| {
+        let chain = &world.chain;
+        scope.spawn(move || {
+            loop {
+                let head = chain.store.head();
+                let proof = chain.prove(head.number, address, &[]).unwrap();
+                verify(&proof, address, head.state_root);
+                if head.number == last {
+                    return;
+                }
+            }
+        });
+        for entry in entries.iter().flatten() {
+            world.index += 1;
+            let position = LogPosition { term: 1, leader: 1, index: world.index };
+            let applied = Applied { position: Some(position), ..chain.store.applied() };
+            chain.apply(applied, entry).unwrap();
+        }
+    });
+}
+
+/// The log of a chain of so many blocks: transactions, then the block.
+fn entries_of(mut world: World, blocks: usize) -> Vec<[Bytes; 2]> {
+    let entries = (0..blocks).map(|_| {
+        let transactions = (0..4).map(|_| world.random_transaction()).collect();
+        let admit = AdmitBatch { transactions }.encode_entry();
+        let applied = world.applied();
+        world.chain.apply(applied, &admit).unwrap();
+        let block = world.build().entry;
+        let applied = world.applied();
+        world.chain.apply(applied, &block).unwrap();
+        [admit, block]
+    });
+    entries.collect()
+}
+
 #[test]
 fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -390,16 +448,7 @@ fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
             let proof = world.chain.prove(number, address, &slots).unwrap();
             // Built beside the head's trie, as for blocks far behind.
             assert_eq!(world.chain.prove_past(number, address, &slots).unwrap(), proof);
-            let value = proof.account.map(|account| {
-                alloy_rlp::encode(TrieAccount {
-                    nonce: account.nonce,
-                    balance: account.balance,
-                    storage_root: proof.storage_root,
-                    code_hash: account.code_hash,
-                })
-            });
-            let key = alloy_trie::Nibbles::unpack(keccak256(address));
-            alloy_trie::proof::verify_proof(root, key, value, &proof.nodes).unwrap();
+            verify(&proof, address, root);
         }
     }
     world.admit_some();
