@@ -6,7 +6,7 @@
 
 use crate::{PoolError, Refusal};
 use alloy_primitives::{B256, Bytes};
-use blockraft_primitives::{AdmitBatch, EntryError, NodeId};
+use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of the encoding below. A change of bytes changes this and the golden files in
@@ -28,7 +28,8 @@ pub enum Request {
     Submit(AdmitBatch),
     /// Who are you and how far have you come?
     Status,
-    /// Put this encoded `Payload` or `Forkchoice` entry into the log. For the leader, as above.
+    /// Put this encoded `Payload` or `Forkchoice` entry into the log. For the leader, as above. Read once
+    /// before it gets there: a committed entry that no node can read would stop all of them.
     Propose(Bytes),
 }
 
@@ -95,6 +96,9 @@ pub enum WireError {
     /// The transactions do not decode.
     #[error("malformed batch: {0}")]
     Batch(String),
+    /// A log entry that only the leader itself makes.
+    #[error("only entries of a consensus client can be proposed from another node")]
+    Entry,
 }
 
 impl From<EntryError> for WireError {
@@ -119,7 +123,12 @@ impl Request {
             (KIND_SUBMIT, payload) => Ok(Self::Submit(AdmitBatch::decode(payload)?)),
             (KIND_STATUS, []) => Ok(Self::Status),
             (KIND_STATUS, rest) => Err(WireError::LeftOver { left: rest.len() }),
-            (KIND_PROPOSE, entry) => Ok(Self::Propose(Bytes::copy_from_slice(entry))),
+            (KIND_PROPOSE, entry) => match LogEntry::decode(entry)? {
+                LogEntry::Payload(_) | LogEntry::Forkchoice(_) => {
+                    Ok(Self::Propose(Bytes::copy_from_slice(entry)))
+                }
+                LogEntry::Admit(_) | LogEntry::Block(_) => Err(WireError::Entry),
+            },
             (got, _) => Err(WireError::Kind { got }),
         }
     }

@@ -295,6 +295,13 @@ fn foreign_bytes_are_told_from_messages() {
         request(&[1, 1, 0xc1, 0xc0, 0]).to_string(),
         "malformed batch: malformed log entry: unexpected length"
     );
+    // What would be committed must be readable, and another node's to propose.
+    assert_eq!(
+        request(&[1, 16, 0xff]).to_string(),
+        "malformed batch: log entry version 255 is not supported, expected 1"
+    );
+    let admit = AdmitBatch { transactions: transactions() }.encode_entry();
+    assert_eq!(request(&[&[1, 16][..], &admit].concat()), WireError::Entry);
     assert_eq!(response(&[1, 1]), WireError::Kind { got: 1 });
     assert_eq!(response(&[1, 4, 1, 9]), WireError::LeftOver { left: 1 });
     assert!(matches!(response(&[1, 4, 99]), WireError::Payload(_)));
