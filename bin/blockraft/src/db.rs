@@ -130,7 +130,7 @@ fn scrub(args: &DbArgs, format: OutputFormat) -> anyhow::Result<bool> {
     let mut maintenance = open(args)?;
     let report = scrub_and_locate(&mut maintenance)?;
     print_report(&report, format);
-    Ok(report.damage.is_empty())
+    Ok(report.is_clean())
 }
 
 fn scrub_and_locate(maintenance: &mut Maintenance) -> anyhow::Result<ScrubReport> {
@@ -148,11 +148,10 @@ fn repair(args: &DbRepairArgs, format: OutputFormat) -> anyhow::Result<bool> {
     for damage in &report.damage {
         output::progress(&damage.to_string());
     }
-    let damaged = !report.damage.is_empty() || !report.root_matches();
-    let fetched = match args.peer.as_ref().filter(|_| damaged) {
+    let fetched = match args.peer.as_ref().filter(|_| !report.is_clean()) {
         Some(peer) => {
             output::progress(&format!("fetching a snapshot from node {}", peer.id));
-            let fetch = maintenance::fetch_snapshot(&maintenance, peer, |_, _| {});
+            let fetch = maintenance::fetch_snapshot(&maintenance, peer, fetch_progress());
             Some(runtime()?.block_on(fetch)?)
         }
         None => None,
@@ -166,7 +165,7 @@ fn repair(args: &DbRepairArgs, format: OutputFormat) -> anyhow::Result<bool> {
         })),
         OutputFormat::Text => output::print(&repaired_lines(&repaired)),
     }
-    Ok(repaired.report.damage.is_empty())
+    Ok(repaired.report.is_clean())
 }
 
 fn repaired_lines(repaired: &Repaired) -> String {
@@ -188,7 +187,7 @@ fn print_report(report: &ScrubReport, format: OutputFormat) {
     match format {
         OutputFormat::Json => {
             let mut value = serde_json::to_value(report).expect("a report has string keys");
-            value["clean"] = report.damage.is_empty().into();
+            value["clean"] = report.is_clean().into();
             output::print_json(&value);
         }
         OutputFormat::Text => output::print(&report_lines(report)),
@@ -222,6 +221,17 @@ fn progress() -> impl Fn(Progress) + Sync {
                 "{} of 256 partitions, {} accounts, {} slots",
                 progress.partitions, progress.accounts, progress.slots
             ));
+        }
+    }
+}
+
+/// Tells on standard error how much of a snapshot has come, at each tenth.
+fn fetch_progress() -> impl Fn(u64, u64) {
+    let told = AtomicUsize::new(0);
+    move |bytes, of| {
+        let tenth = usize::try_from(bytes.saturating_mul(10) / of.max(1)).unwrap_or(10);
+        if told.fetch_max(tenth, Ordering::Relaxed) < tenth {
+            output::progress(&format!("{bytes} of {of} bytes fetched"));
         }
     }
 }

@@ -46,6 +46,11 @@ impl ScrubReport {
     pub fn root_matches(&self) -> bool {
         self.state_root == self.expected_state_root
     }
+
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.root_matches() && self.damage.is_empty()
+    }
 }
 
 /// Reads all shards, on the rayon pool of the caller. `progress` is called after each partition.
