@@ -23,5 +23,5 @@ pub use calls::{BuiltPayload, EngineCall, EngineReply, PayloadRequest};
 pub use errors::EngineError;
 pub use jwt::{JwtSecret, JwtSecretError};
 
-pub(crate) use auth::AuthLayer;
+pub(crate) use auth::TokenCheck;
 pub(crate) use methods::register;

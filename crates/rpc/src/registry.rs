@@ -79,15 +79,30 @@ impl Registry {
         F: Fn(Arc<Api>, Args) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = RpcResult<T>> + Send,
     {
-        let callback = move |params: jsonrpsee::types::Params<'static>,
-                             api: Arc<Api>,
-                             _: jsonrpsee::Extensions| async move {
-            let args = Args::parse(&params, arg_count_max)?;
-            let answer = method(api, args).await?;
-            Answer::Ok(json(&answer)?)
-        };
-        self.module.register_async_method(name, callback).expect("method names are unique");
+        add(&mut self.module, name, arg_count_max, method);
     }
+}
+
+/// Registers a method of any module that waits for something.
+pub(crate) fn add<C, T, F, Fut>(
+    module: &mut RpcModule<C>,
+    name: &'static str,
+    arg_count_max: usize,
+    method: F,
+) where
+    C: Send + Sync + 'static,
+    T: Serialize,
+    F: Fn(Arc<C>, Args) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = RpcResult<T>> + Send,
+{
+    let callback = move |params: jsonrpsee::types::Params<'static>,
+                         context: Arc<C>,
+                         _: jsonrpsee::Extensions| async move {
+        let args = Args::parse(&params, arg_count_max)?;
+        let answer = method(context, args).await?;
+        Answer::Ok(json(&answer)?)
+    };
+    module.register_async_method(name, callback).expect("method names are unique");
 }
 
 fn json(value: &impl Serialize) -> RpcResult<Box<RawValue>> {

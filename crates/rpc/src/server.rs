@@ -4,7 +4,7 @@ use crate::{
     api::Api,
     config::RpcConfig,
     context::RpcContext,
-    engine::{self, AuthLayer},
+    engine::{self, TokenCheck},
     http::{Gate, GateLayer},
     methods,
     middleware::Calls,
@@ -22,7 +22,10 @@ use jsonrpsee::{
     types::SubscriptionId,
 };
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::{
+    cors::{AllowOrigin, CorsLayer},
+    validate_request::ValidateRequestHeaderLayer,
+};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +86,7 @@ impl RpcServer {
             .merge(engine::register(api.clone(), &config))
             .expect("no other namespace has methods of these names");
         let gate = Gate { api, hosts: config.hosts, origins: Vec::new(), metrics: None };
-        let auth = AuthLayer { secret: config.secret, clock: config.clock };
+        let auth = TokenCheck { secret: config.secret, clock: config.clock };
         let engine = Listening::start(
             config.listen,
             engine_settings(runtime),
@@ -95,7 +98,7 @@ impl RpcServer {
 }
 
 /// Who may call: the checks of every request, cross-origin rules, and tokens where they are asked for.
-type Doorkeepers = (Gate, Option<CorsLayer>, Option<AuthLayer>);
+type Doorkeepers = (Gate, Option<CorsLayer>, Option<TokenCheck>);
 
 /// One port with its methods. Dropping it stops it.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ impl Listening {
             .set_config(settings)
             .set_http_middleware(
                 tower::ServiceBuilder::new()
-                    .option_layer(auth)
+                    .option_layer(auth.map(ValidateRequestHeaderLayer::custom))
                     .layer(GateLayer(Arc::new(gate)))
                     .option_layer(cors),
             )

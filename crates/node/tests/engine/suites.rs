@@ -3,7 +3,7 @@
 
 use crate::{
     client::{Client, Payload, valid},
-    world::World,
+    world::{World, merged_config},
 };
 use alloy_consensus::{Block, TxEnvelope};
 use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
@@ -69,27 +69,8 @@ fn genesis_of(test: &Value) -> Option<ClusterGenesis> {
     };
     let rank = |name: &str| FORKS.iter().position(|names| names.contains(&name));
     let from = rank(from)?;
-    let mut config = json!({
-        "chainId": number(&test["config"]["chainid"]).unwrap_or(1), "terminalTotalDifficulty": 0,
-        "terminalTotalDifficultyPassed": true,
-    });
-    for fork in [
-        "homestead",
-        "eip150",
-        "eip155",
-        "eip158",
-        "byzantium",
-        "constantinople",
-        "petersburg",
-        "istanbul",
-        "muirGlacier",
-        "berlin",
-        "london",
-        "arrowGlacier",
-        "grayGlacier",
-    ] {
-        config[format!("{fork}Block")] = 0.into();
-    }
+    let mut config = merged_config(number(&test["config"]["chainid"]).unwrap_or(1));
+    config["terminalTotalDifficultyPassed"] = true.into();
     for time in &TIMES[..from] {
         config[*time] = 0.into();
     }

@@ -35,13 +35,9 @@ pub(crate) fn genesis() -> ClusterGenesis {
     genesis_with(&json!({}))
 }
 
-/// The same with other keys in its `config`.
-pub(crate) fn genesis_with(changes: &Value) -> ClusterGenesis {
-    use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
-    let mut config = json!({
-        "chainId": 7, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 0,
-        "pragueTime": 0, "osakaTime": 0,
-    });
+/// The `config` of a chain that has merged from its genesis on.
+pub(crate) fn merged_config(chain_id: u64) -> Value {
+    let mut config = json!({ "chainId": chain_id, "terminalTotalDifficulty": 0 });
     for fork in [
         "homestead",
         "eip150",
@@ -51,10 +47,23 @@ pub(crate) fn genesis_with(changes: &Value) -> ClusterGenesis {
         "constantinople",
         "petersburg",
         "istanbul",
+        "muirGlacier",
         "berlin",
         "london",
+        "arrowGlacier",
+        "grayGlacier",
     ] {
         config[format!("{fork}Block")] = 0.into();
+    }
+    config
+}
+
+/// The same with other keys in its `config`.
+pub(crate) fn genesis_with(changes: &Value) -> ClusterGenesis {
+    use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+    let mut config = merged_config(7);
+    for time in ["shanghaiTime", "cancunTime", "pragueTime", "osakaTime"] {
+        config[time] = 0.into();
     }
     for (key, value) in changes.as_object().unwrap() {
         config[key] = value.clone();

@@ -1,20 +1,14 @@
 //! Who may talk to the Engine API: every HTTP request, and the upgrade to a WebSocket, carries a token.
 
 use super::{calls::EngineCall, jwt::JwtSecret};
-use futures::{FutureExt, future::BoxFuture};
 use http::{
     HeaderValue, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
-use jsonrpsee::server::{HttpBody, HttpRequest, HttpResponse};
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use jsonrpsee::server::{HttpBody, HttpResponse};
+use std::{fmt, net::SocketAddr, sync::Arc};
 use tokio::sync::mpsc;
-use tower::{Layer, Service};
+use tower_http::validate_request::ValidateRequest;
 
 /// Reads the wall clock: seconds since 1970.
 pub type UnixClock = dyn Fn() -> u64 + Send + Sync;
@@ -43,49 +37,20 @@ impl fmt::Debug for EngineConfig {
     }
 }
 
-/// Puts the check of tokens before a service.
+/// The check of a request's token.
 #[derive(Clone)]
-pub(crate) struct AuthLayer {
+pub(crate) struct TokenCheck {
     pub(crate) secret: JwtSecret,
     pub(crate) clock: Arc<UnixClock>,
 }
 
-/// A service behind that check.
-#[derive(Clone)]
-pub(crate) struct Authenticated<S> {
-    inner: S,
-    layer: AuthLayer,
-}
+impl<B> ValidateRequest<B> for TokenCheck {
+    type ResponseBody = HttpBody;
 
-impl<S> Layer<S> for AuthLayer {
-    type Service = Authenticated<S>;
-
-    fn layer(&self, inner: S) -> Authenticated<S> {
-        Authenticated { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<HttpRequest> for Authenticated<S>
-where
-    S: Service<HttpRequest, Response = HttpResponse>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = HttpResponse;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<HttpResponse, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: HttpRequest) -> Self::Future {
+    fn validate(&mut self, request: &mut http::Request<B>) -> Result<(), HttpResponse> {
         let authorization = request.headers().get(AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        match self.layer.secret.admits(authorization, (self.layer.clock)()) {
-            Ok(()) => self.inner.call(request).boxed(),
-            Err(text) => std::future::ready(Ok(unauthorized(text))).boxed(),
-        }
+        self.secret.admits(authorization, (self.clock)()).map_err(unauthorized)
     }
 }
 

@@ -9,19 +9,16 @@ use crate::{
     api::Api,
     args::Args,
     errors::{INTERNAL, RpcError, RpcResult},
+    registry::add,
 };
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{
     ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
     PayloadStatusEnum,
 };
-use jsonrpsee::{RpcModule, types::ErrorObjectOwned};
-use serde::Serialize;
-use serde_json::{
-    json,
-    value::{RawValue, to_raw_value},
-};
-use std::{future::Future, sync::Arc};
+use jsonrpsee::RpcModule;
+use serde_json::{json, value::RawValue};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// What `engine_exchangeCapabilities` answers.
@@ -105,30 +102,6 @@ pub(crate) fn register(api: Arc<Api>, config: &EngineConfig) -> RpcModule<Engine
 /// Method names with their versions, counted from 1.
 fn numbered<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (u8, &'static str)> {
     (1..).zip(names)
-}
-
-fn add<T, F, Fut>(
-    module: &mut RpcModule<EngineApi>,
-    name: &'static str,
-    arg_count_max: usize,
-    method: F,
-) where
-    T: Serialize,
-    F: Fn(Arc<EngineApi>, Args) -> Fut + Copy + Send + Sync + 'static,
-    Fut: Future<Output = RpcResult<T>> + Send,
-{
-    let callback = move |params: jsonrpsee::types::Params<'static>,
-                         engine: Arc<EngineApi>,
-                         _: jsonrpsee::Extensions| async move {
-        let args = Args::parse(&params, arg_count_max)?;
-        let answer = method(engine, args).await?;
-        Ok::<_, ErrorObjectOwned>(json(&answer)?)
-    };
-    module.register_async_method(name, callback).expect("method names are unique");
-}
-
-fn json(value: &impl Serialize) -> RpcResult<Box<RawValue>> {
-    to_raw_value(value).map_err(|error| RpcError::new(INTERNAL, error.to_string()))
 }
 
 async fn new_payload(engine: Arc<EngineApi>, args: Args, version: u8) -> RpcResult<PayloadStatus> {
