@@ -24,9 +24,12 @@ use blockraft_rpc::{
     AccountProof, ClusterStatus, EngineConfig, ProofError, RpcConfig, RpcContext, RpcServer,
     RunningRpc, SlotProof,
 };
-use blockraft_storage::{Store, StoreOptions};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot, watch};
+use blockraft_storage::{StorageError, Store, StoreOptions};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 /// How long a leader that stops waits for another to take over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,6 +39,12 @@ const RPC_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`Node::ready`] waits for a leader, seconds.
 const READY_TIMEOUT_S: u64 = 30;
+
+/// How long a start waits for the process that used the directory before: one that was killed holds it until
+/// the kernel has taken it apart, and may be replaced before that.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two attempts.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A running member.
 #[derive(Debug)]
@@ -218,11 +227,11 @@ impl Node {
 
 /// Opens store and chain on a worker thread: rebuilding the trie takes a while.
 async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chain>), NodeError> {
+    let mut options = StoreOptions::default();
+    options.history_blocks = config.history_blocks.unwrap_or(options.history_blocks);
+    let store = open_store(&config.datadir, options, LOCK_PATIENCE, spawner).await?;
     let config = config.clone();
     let opening = spawner.tasks.spawn_blocking(move || {
-        let mut options = StoreOptions::default();
-        options.history_blocks = config.history_blocks.unwrap_or(options.history_blocks);
-        let store = Store::open_with(&config.datadir, options)?;
         let got = store.identity().node_id;
         if let Some(expected) = config.node_id.filter(|expected| *expected != got) {
             return Err(NodeError::WrongNodeId { got, expected });
@@ -245,7 +254,29 @@ async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chai
         let chain = Arc::new(Chain::open(store.clone(), block_options, trie_options)?);
         Ok((store, chain))
     });
-    opening.await.map_err(|_| NodeError::TaskEnded("opening of the database"))?
+    opening.await.map_err(|_| OPENING_ENDED)?
+}
+
+const OPENING_ENDED: NodeError = NodeError::TaskEnded("opening of the database");
+
+/// Opens the store, once nobody else uses the directory any more.
+async fn open_store(
+    datadir: &Path,
+    options: StoreOptions,
+    patience: Duration,
+    spawner: &Spawner,
+) -> Result<Store, NodeError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let datadir = datadir.to_owned();
+        let opening = spawner.tasks.spawn_blocking(move || Store::open_with(&datadir, options));
+        match opening.await.map_err(|_| OPENING_ENDED)? {
+            Err(StorageError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_RETRY_PAUSE).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 type PersisterThread = (std::thread::JoinHandle<()>, oneshot::Receiver<NodeError>);
@@ -375,4 +406,28 @@ fn publish_status(raft: &RaftNode, spawner: &Spawner) -> watch::Receiver<Cluster
         let _ = stop.run_until_cancelled(follow).await;
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::tests::World;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_start_waits_for_the_process_that_used_the_directory_before_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let before = World::new(&path, &[("shanghai", 0)], 0);
+        let spawner = Spawner::default();
+        let open = |patience| open_store(&path, StoreOptions::default(), patience, &spawner);
+
+        let refused = open(Duration::ZERO).await.unwrap_err().to_string();
+        assert!(refused.contains("in use by another process"), "{refused}");
+        let leave = async {
+            tokio::time::sleep(LOCK_RETRY_PAUSE).await;
+            drop(before);
+        };
+        let (opened, ()) = tokio::join!(open(Duration::from_secs(600)), leave);
+        assert_eq!(opened.unwrap().head().number, 0);
+    }
 }
