@@ -137,3 +137,6 @@ fn check_state(state: &MemoryState, expected: &Alloc) -> anyhow::Result<()> {
     ensure!(stranger.is_none(), "account {stranger:?} should not exist");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Node(Box<NodeArgs>),
     /// Prepare a data directory from a genesis file.
     Init(InitArgs),
+    /// Bring a chain file into a data directory: every block checked and executed.
+    Import(ImportArgs),
+    /// Write a data directory's chain as a chain file.
+    Export(ExportArgs),
     /// Run the public suites' blockchain tests.
     Blocktest(FixtureArgs),
     /// Run the public suites' state tests.
@@ -250,9 +254,6 @@ pub(crate) struct NodeArgs {
     /// Leave a checkpoint of the state trie when the node stops, and start from it if it is right.
     #[arg(long, env = "BLOCKRAFT_TRIE_CHECKPOINT")]
     pub(crate) trie_checkpoint: Option<bool>,
-    /// Threads that execute blocks and compute their roots; as many as there are cores when absent.
-    #[arg(long, env = "BLOCKRAFT_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) threads: Option<u16>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -289,6 +290,46 @@ fn block_time_from_toml<'de, D: serde::Deserializer<'de>>(
     parse_seconds(&seconds.to_string()).map(Some).map_err(serde::de::Error::custom)
 }
 
+/// `blockraft import`
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Genesis file of the chain: prepares the data directory if it is new.
+    #[arg(long, env = "BLOCKRAFT_GENESIS")]
+    pub(crate) genesis: PathBuf,
+    /// Concatenated block RLP, or era1; `-` is standard input.
+    #[arg(long, env = "BLOCKRAFT_CHAIN")]
+    pub(crate) chain: PathBuf,
+    /// Data directory.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: PathBuf,
+    /// Executors that share each block, simulated in this process. The result is the same for any number.
+    #[arg(long, env = "BLOCKRAFT_EXECUTORS", default_value_t = 1, value_parser = parse_executors)]
+    pub(crate) executors: usize,
+    /// Threads; one for each core when absent.
+    #[arg(long, env = "BLOCKRAFT_THREADS", value_parser = parse_threads)]
+    pub(crate) threads: Option<usize>,
+    /// Blocks whose state can be read back, and that a better branch can replace.
+    #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
+    pub(crate) history_blocks: Option<u64>,
+}
+
+/// `blockraft export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Data directory; no node may run over it.
+    #[arg(long, env = "BLOCKRAFT_DATADIR")]
+    pub(crate) datadir: PathBuf,
+    /// First block.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) from: u64,
+    /// Last block; the chain's last one when absent.
+    #[arg(long)]
+    pub(crate) to: Option<u64>,
+    /// File to write; `-` is standard output.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
 /// `blockraft blocktest` and `blockraft statetest`
 #[derive(Debug, Args)]
 pub(crate) struct FixtureArgs {
@@ -306,6 +347,11 @@ pub(crate) struct FixtureArgs {
 fn parse_executors(text: &str) -> Result<usize, String> {
     let executors = text.parse().ok().filter(|executors| (1..=256).contains(executors));
     executors.ok_or_else(|| "executors are 1 to 256".to_owned())
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
+    threads.ok_or_else(|| "threads are 1 to 1024".to_owned())
 }
 
 /// `blockraft db`. Exit codes: 0 clean, 1 damage found, 2 could not look.
@@ -387,7 +433,6 @@ impl NodeArgs {
             history_blocks: self.history_blocks.or(file.history_blocks),
             trie_memory: self.trie_memory.or(file.trie_memory),
             trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
-            threads: self.threads.or(file.threads),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

@@ -11,11 +11,14 @@ mod db;
 mod dev;
 mod devnet;
 mod engine_api;
+mod export;
 mod fixtures;
+mod import;
 mod init;
 mod node;
 mod output;
 mod ports;
+mod progress;
 mod signals;
 mod statetest;
 mod status;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::Devnet(args) => devnet::run(args, cli.output),
         Command::Node(args) => node::run(*args),
         Command::Init(args) => init::run(args, cli.output),
+        Command::Import(args) => import::run(args, cli.output),
+        Command::Export(args) => export::run(args, cli.output),
         Command::Blocktest(args) => blocktest::run(args),
         Command::Statetest(args) => statetest::run(args),
         Command::Db(command) => return db::run(command, cli.output),

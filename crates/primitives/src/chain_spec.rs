@@ -36,6 +36,21 @@ impl ChainSpec {
         &self.config
     }
 
+    /// The total difficulty that ends proof of work, where the height at which that happens follows from the
+    /// blocks. `mergeNetsplitBlock` is no such height: it may come later, as on Sepolia.
+    pub fn terminal_total_difficulty(&self) -> Option<U256> {
+        let terminal = self.config.terminal_total_difficulty?;
+        (!merged_from_genesis(&self.config, terminal)).then_some(terminal)
+    }
+
+    /// The same rules, with the first block after proof of work at a known height, or at none yet.
+    pub fn merged_at(&self, block: Option<u64>) -> Result<Self, GenesisError> {
+        let mut config = self.config.clone();
+        config.merge_netsplit_block = block;
+        config.terminal_total_difficulty_passed = false;
+        Self::new(&config)
+    }
+
     /// Blob target, maximum and fee fraction at a time; `None` before Cancun (EIP-7840, EIP-7892).
     pub fn blob_params(&self, timestamp: u64) -> Option<BlobParams> {
         if !self.is_cancun_active_at_timestamp(timestamp) {
@@ -107,14 +122,20 @@ fn paris(config: &ChainConfig) -> ForkCondition {
     let Some(total_difficulty) = config.terminal_total_difficulty else {
         return ForkCondition::Never;
     };
-    let from_genesis = total_difficulty == U256::ZERO
-        || (config.terminal_total_difficulty_passed && config.merge_netsplit_block.is_none());
-    let fork_block = if from_genesis { Some(0) } else { config.merge_netsplit_block };
+    let fork_block = match merged_from_genesis(config, total_difficulty) {
+        true => Some(0),
+        false => config.merge_netsplit_block,
+    };
     ForkCondition::TTD {
         activation_block_number: fork_block.unwrap_or(u64::MAX),
         fork_block,
         total_difficulty,
     }
+}
+
+fn merged_from_genesis(config: &ChainConfig, terminal: U256) -> bool {
+    terminal.is_zero()
+        || (config.terminal_total_difficulty_passed && config.merge_netsplit_block.is_none())
 }
 
 /// A fork may only be set when those it builds on are, and must not begin before them. Difficulty

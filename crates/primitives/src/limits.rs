@@ -55,6 +55,29 @@ pub const HISTORY_BLOCK_COUNT_DEFAULT: u64 = 100_000;
 /// Address space of one MDBX environment, bytes.
 pub const MDBX_MAP_BYTES_MAX: usize = 256 * 1024 * 1024 * 1024;
 
+// Import.
+
+/// RLP of one block of a chain file, bytes; a longer one is no block of any fork.
+pub const IMPORT_BLOCK_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Blocks that are decoded and whose senders are recovered in one go, ahead of execution.
+pub const IMPORT_BATCH_BLOCK_COUNT_MAX: usize = 256;
+/// Bytes of blocks from which on such a batch takes no further one.
+pub const IMPORT_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Such batches that wait for their execution.
+pub const IMPORT_BATCH_QUEUE_LEN_MAX: usize = 2;
+/// Imported blocks from which on they are written in one go.
+pub const IMPORT_WRITE_BLOCK_COUNT: usize = 1024;
+/// Changed keys in imported blocks from which on they are written in one go.
+pub const IMPORT_WRITE_KEY_COUNT: usize = 250_000;
+/// How often such batches may wait to be written, before the import waits for the disk.
+pub const IMPORT_WRITE_QUEUE_LEN_MAX: usize = 3;
+/// Blocks that an import may take back for a better branch, within the history that is kept.
+pub const IMPORT_REORG_BLOCK_COUNT_MAX: u64 = 4096;
+/// Valid blocks beside the best branch that an import remembers.
+pub const IMPORT_SIDE_BLOCK_COUNT_MAX: usize = 8192;
+/// Changed keys in those blocks.
+pub const IMPORT_SIDE_KEY_COUNT_MAX: usize = 4_000_000;
+
 // RPC.
 
 /// Body of a request, bytes (geth: 5 MiB).

@@ -168,6 +168,41 @@ impl Database {
         live.queue.push_back(step);
     }
 
+    /// See [`crate::Store::reverse_diff`].
+    pub(crate) fn reverse_diff(&self, number: u64) -> Result<StateDiff, StateError> {
+        self.check_height(number)?;
+        let oldest = self.oldest_state();
+        if number <= oldest || number > self.durable.read().head.0 {
+            return Err(StateError::Pruned { requested: number, oldest });
+        }
+        let mut whole = StateDiff::default();
+        for shard in &self.shards {
+            whole.accounts.extend(shard.reverse_diff(number)?.accounts);
+        }
+        whole.accounts.sort_unstable_by_key(|account| account.address);
+        Ok(whole)
+    }
+
+    /// The first block after proof of work; `None` where there is none yet.
+    pub(crate) fn merge_block(&self) -> Result<Option<u64>, StorageError> {
+        let missing = || StorageError::corrupt("headers", "a block is missing");
+        let is_merged = |number| {
+            let header = self.chain.header(number)?.ok_or_else(missing)?;
+            Ok::<_, StorageError>(header.difficulty.is_zero())
+        };
+        // Block 0 may say anything. Once the difficulty is zero, it stays so.
+        let (mut first, mut end) = (1, self.durable.read().head.0 + 1);
+        let head = end - 1;
+        while first < end {
+            let middle = first + (end - first) / 2;
+            match is_merged(middle)? {
+                true => end = middle,
+                false => first = middle + 1,
+            }
+        }
+        Ok((first <= head).then_some(first))
+    }
+
     pub(crate) fn oldest_state(&self) -> u64 {
         self.oldest.load(Ordering::Acquire)
     }

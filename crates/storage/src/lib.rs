@@ -47,7 +47,7 @@ pub use error::StorageError;
 pub use maintenance::{EnvironmentSize, Maintenance, TableSizes};
 pub use raft_log::RaftLog;
 pub use shard::Scanned;
-pub use store::{Store, init};
+pub use store::{Store, init, read_genesis};
 pub use types::{
     AccountVisitor, AppliedStep, Backlog, Identity, LogBounds, LogQuery, LogRecord, Persisted,
     SnapshotFile, StoreOptions, TransactionLocation,

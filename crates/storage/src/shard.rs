@@ -268,6 +268,13 @@ impl Shard {
         Ok(())
     }
 
+    /// What undoes one block, this shard's part; empty where the block changed nothing here.
+    pub(crate) fn reverse_diff(&self, number: u64) -> Result<StateDiff, StorageError> {
+        let tx = self.env.read()?;
+        let value = tx.get(REVERSE_DIFFS, &number.to_be_bytes())?;
+        value.map_or_else(|| Ok(StateDiff::default()), |value| decode_diff(number, &value))
+    }
+
     /// Walks the accounts of one partition and their slots, in order of hashed keys.
     pub(crate) fn for_each_account(
         &self,

@@ -46,6 +46,11 @@ pub fn init(
     dir.adopt_init()
 }
 
+/// The genesis of the chain that a directory holds; `None` where there is no chain. Takes no lock.
+pub fn read_genesis(datadir: &Path) -> Result<Option<ClusterGenesis>, StorageError> {
+    DataDir::new(datadir).read_genesis()
+}
+
 /// An open data directory. A handle: clones share one store. All methods may be called from any
 /// thread; [`Self::apply`] and [`Self::install_snapshot`] only by the one that runs the state machine.
 #[derive(Clone, Debug)]
@@ -87,11 +92,12 @@ impl Store {
         dir.remove_leftovers(current.number)?;
         let log = RaftLog::open(&dir.log(), options.map_bytes_max, lock.clone())?;
         let database = Database::open(current, genesis.clone(), options, lock.clone())?;
+        let genesis = knowing_its_merge(genesis, &database)?;
         let database = RwLock::new(Arc::new(database));
         Ok(Self { inner: Arc::new(Inner { dir, genesis, identity, options, log, database, lock }) })
     }
 
-    /// The chain's genesis.
+    /// The chain's genesis. Its rules know the first block after proof of work, if it was there at the start.
     pub fn genesis(&self) -> &ClusterGenesis {
         &self.inner.genesis
     }
@@ -205,6 +211,14 @@ impl Store {
     /// state at `number`. More than `key_limit` changed keys count as pruned.
     pub fn changes_since(&self, number: u64, key_limit: usize) -> Result<StateDiff, StateError> {
         self.database().changes_since(number, key_limit)
+    }
+
+    /// What undoes one block that is on disk: what it changed, as it was before.
+    ///
+    /// # Errors
+    /// [`StateError::Pruned`] below the history, and above what is on disk.
+    pub fn reverse_diff(&self, number: u64) -> Result<StateDiff, StateError> {
+        self.database().reverse_diff(number)
     }
 
     /// Walks the persisted state of one partition (first byte of the hashed address) in order of
@@ -337,4 +351,18 @@ impl Store {
     fn database(&self) -> Arc<Database> {
         self.inner.database.read().clone()
     }
+}
+
+/// Where proof of work ends at a total difficulty, the chain knows at which height that was.
+fn knowing_its_merge(
+    genesis: Arc<ClusterGenesis>,
+    database: &Database,
+) -> Result<Arc<ClusterGenesis>, StorageError> {
+    if genesis.spec.terminal_total_difficulty().is_none() {
+        return Ok(genesis);
+    }
+    let Some(block) = database.merge_block()? else { return Ok(genesis) };
+    let spec = genesis.spec.merged_at(Some(block));
+    let spec = spec.map_err(|error| StorageError::corrupt("genesis.json", error.to_string()))?;
+    Ok(Arc::new(ClusterGenesis { spec, ..ClusterGenesis::clone(&genesis) }))
 }

@@ -1,8 +1,10 @@
 //! A tree of blocks in memory: what the public blockchain tests run on.
 
 use super::{
-    ImportError, block_bytes,
+    ImportError,
+    prepare::Prepared,
     rules::{ChainRules, Tip},
+    shares::Workers,
     verify::verify,
 };
 use alloy_consensus::{Header, Sealed};
@@ -11,8 +13,7 @@ use blockraft_primitives::{ClusterGenesis, MemoryState};
 use blockraft_trie::StateTrie;
 
 /// Blocks, each with its state, from one genesis on. Side branches are kept; the head is that of the best
-/// branch: the greatest total difficulty before the merge, the first of equals; from the merge on, where
-/// another layer makes that choice, the last valid block.
+/// branch, see [`ChainRules::prefers`].
 #[derive(Debug)]
 pub struct MemoryChain {
     rules: ChainRules,
@@ -35,7 +36,7 @@ impl MemoryChain {
     /// # Errors
     /// The trie of the allocation does not have the genesis header's root.
     pub fn new(genesis: &ClusterGenesis, threads: usize) -> Result<Self, ImportError> {
-        let rules = ChainRules::new(genesis);
+        let rules = ChainRules::new(genesis)?;
         let allocation = genesis.state();
         let mut state = MemoryState::default();
         state.apply(&allocation);
@@ -53,21 +54,20 @@ impl MemoryChain {
 
     /// Checks, executes and keeps a block; a refused one leaves no trace. Returns its hash.
     pub fn import(&mut self, bytes: &[u8]) -> Result<B256, ImportError> {
-        let block = block_bytes::decode(bytes)?;
+        let mut block = Prepared::decode(self.rules.spec(), bytes)?;
         let parent = self.blocks.get(&block.header.parent_hash);
         let parent =
             parent.ok_or(ImportError::UnknownParent { parent: block.header.parent_hash })?;
         let mut trie = parent.trie.clone();
-        let verified =
-            verify(&self.rules, &parent.tip, &block, &parent.state, &mut trie, self.threads)?;
+        let workers = Workers { executors: 1, threads: self.threads };
+        let (tip, state) = (&parent.tip, &parent.state);
+        let verified = verify(&self.rules, tip, &mut block, state, &mut trie, workers)?;
         let mut state = parent.state.clone();
         state.apply(&verified.executed.diff);
         let (number, hash) = (verified.header.number, verified.header.hash());
         state.block_hashes.insert(number, hash);
-        let tip = self.rules.extend(&parent.tip, verified.header, &block.body.ommers);
-        let head = &self.blocks[&self.head].tip;
-        let merged = tip.header.difficulty.is_zero();
-        if merged || tip.total_difficulty > head.total_difficulty {
+        let tip = self.rules.extend(&parent.tip, verified.header, &block.block.body.ommers);
+        if self.rules.prefers(&tip, &self.blocks[&self.head].tip) {
             self.head = hash;
         }
         self.blocks.insert(hash, Entry { tip, state, trie });

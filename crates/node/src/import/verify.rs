@@ -2,48 +2,46 @@
 
 use super::{
     ImportError,
+    prepare::Prepared,
     rules::{ChainRules, Tip},
+    shares::{self, Workers},
 };
-use alloy_consensus::{Block, Header, Sealable, Sealed, TxEnvelope};
+use alloy_consensus::{Header, Sealed};
 use alloy_eips::{
     eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
 };
 use alloy_hardforks::EthereumHardforks;
 use blockraft_execution::{
-    BlockInput, ConsensusError, ExecutedBlock, check_body, check_header, check_ommers, execute,
-    execute_block, execute_block_with_roots, recover,
+    BlockInput, ConsensusError, ExecutedBlock, check_header, check_ommers, execute_block_with_roots,
 };
-use blockraft_primitives::{AccountChange, ChainSpec, StateDiff, StateReader};
+use blockraft_primitives::{AccountChange, ChainSpec, StateDiff, StateReader, Transaction};
 use blockraft_trie::StateTrie;
 
 /// A block that is valid on its parent.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) header: Sealed<Header>,
+    pub(super) transactions: Vec<Transaction>,
     pub(super) executed: ExecutedBlock,
 }
 
-/// Checks and executes `block` on `tip`, whose state is `state` and `trie`. A valid block's changes are in
+/// Checks and executes a block on `tip`, whose state is `state` and `trie`. A valid block's changes are in
 /// the trie afterwards; after an error the trie may hold some of them.
 pub(super) fn verify<S: StateReader>(
     rules: &ChainRules,
     tip: &Tip,
-    block: &Block<TxEnvelope>,
+    block: &mut Prepared,
     state: S,
     trie: &mut StateTrie,
-    threads: usize,
+    workers: Workers,
 ) -> Result<Verified, ImportError> {
     let spec = rules.spec_after(tip)?;
-    let Block { header, body } = block;
+    let header = &block.header;
+    let body = &block.block.body;
     check_header(&spec, rules.headers, &tip.header, header)?;
-    check_body(&spec, block)?;
+    std::mem::replace(&mut block.body, Ok(()))?;
     check_ommers(&spec, header, &body.ommers, &tip.ancestors)?;
-    let transactions = body
-        .transactions
-        .iter()
-        .enumerate()
-        .map(|(index, tx)| recover(&spec, header.number, index, tx.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let transactions = std::mem::replace(&mut block.transactions, Ok(Vec::new()))?;
     let withdrawals = body.withdrawals.as_ref().map_or(&[][..], |list| list.as_slice());
     let input = BlockInput {
         spec: &spec,
@@ -52,7 +50,7 @@ pub(super) fn verify<S: StateReader>(
         ommers: &body.ommers,
         withdrawals,
     };
-    let executed = run(&spec, &input, state, trie, threads)?;
+    let executed = run(&spec, &input, state, trie, workers)?;
     if rules.system_contracts && spec.is_prague_active_at_timestamp(header.timestamp) {
         check_system_contracts(&executed.diff, trie)?;
     }
@@ -61,29 +59,26 @@ pub(super) fn verify<S: StateReader>(
     if header.state_root != expected {
         return Err(ImportError::StateRoot { got: header.state_root, expected });
     }
-    Ok(Verified { header: header.clone().seal_slow(), executed })
+    Ok(Verified { header: header.clone(), transactions, executed })
 }
 
 fn run<S: StateReader>(
     spec: &ChainSpec,
     input: &BlockInput<'_>,
     state: S,
-    trie: &StateTrie,
-    threads: usize,
+    trie: &mut StateTrie,
+    workers: Workers,
 ) -> Result<ExecutedBlock, ImportError> {
+    // Receipts before Byzantium carry the root after their transaction, so there is an order to keep. Each
+    // diff covers those before it, so the trie of the block may go through them.
     if !spec.is_byzantium_active_at_block(input.header.number) && !input.transactions.is_empty() {
-        let mut between = trie.clone();
         let executed = execute_block_with_roots(input, state, &mut |diff| {
-            between.update(diff);
-            between.root()
+            trie.update(diff);
+            trie.root()
         })?;
         return Ok(executed);
     }
-    if threads > 1 {
-        return Ok(execute(input, state, Vec::new(), threads)?.block);
-    }
-    let BlockInput { header, transactions, ommers, withdrawals, .. } = *input;
-    Ok(execute_block(spec, state, header, transactions, ommers, withdrawals)?)
+    Ok(shares::execute(input, state, workers)?)
 }
 
 /// EIP-7002 and EIP-7251: the contracts must be there when the block ends. `trie` is of the parent.

@@ -1,0 +1,65 @@
+//! Executing a block by several executors, as a cluster does, in one process.
+//!
+//! Each executor sees the parent state and its own share, nothing else; what it found goes through its
+//! encoding for the wire and enters the engine as seeds. The result is the same for any number of them.
+
+use alloy_consensus::Transaction as _;
+use alloy_primitives::keccak256;
+use blockraft_execution::{
+    BlockInput, ExecutedBlock, ExecutionError, Outcome, decode_outcomes, encode_outcomes,
+    execute_block, execute_share,
+};
+use blockraft_primitives::{StateReader, Transaction};
+use rayon::prelude::*;
+
+/// Partitions of the state: the first byte of a hashed address.
+const PARTITION_COUNT: usize = 256;
+
+/// Who executes blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// Executors that share a block; one has it all.
+    pub executors: usize,
+    /// Threads of the current rayon pool that the engine may use.
+    pub threads: usize,
+}
+
+/// Executes a block and checks its header as [`execute_block`] does, which one executor with one thread is.
+pub(super) fn execute<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: S,
+    workers: Workers,
+) -> Result<ExecutedBlock, ExecutionError> {
+    if workers == (Workers { executors: 1, threads: 1 }) {
+        let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+        return execute_block(spec, state, header, transactions, ommers, withdrawals);
+    }
+    let seeds = seeds(input, &state, workers.executors)?;
+    Ok(blockraft_execution::execute(input, state, seeds, workers.threads)?.block)
+}
+
+/// What the executors make of their shares.
+fn seeds<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: &S,
+    executors: usize,
+) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
+    if executors < 2 {
+        return Ok(Vec::new());
+    }
+    let mut shares = vec![Vec::new(); executors];
+    for (index, tx) in input.transactions.iter().enumerate() {
+        shares[usize::from(partition_of(tx)) * executors / PARTITION_COUNT].push(index);
+    }
+    let outcomes = shares.par_iter().filter(|share| !share.is_empty()).map(|share| {
+        let sent = encode_outcomes(&execute_share(input, state, share)?);
+        Ok(decode_outcomes(&sent).expect("what was encoded decodes"))
+    });
+    let outcomes = outcomes.collect::<Result<Vec<_>, ExecutionError>>()?;
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// The partition of a transaction's anchor: the contract or account that it calls, or else its sender.
+fn partition_of(tx: &Transaction) -> u8 {
+    keccak256(tx.to().unwrap_or_else(|| tx.signer()))[0]
+}
