@@ -3,7 +3,10 @@
 use crate::{
     collision,
     database::{DatabaseError, account_info, bytecode},
+    instructions::BlockDatabase,
+    late::{Parent, Patience},
     transfer::TransferRules,
+    watchdog::Watch,
 };
 use alloy_consensus::{TxEnvelope, transaction::Recovered};
 use alloy_primitives::{
@@ -24,8 +27,9 @@ use std::{collections::BTreeMap, fmt};
 /// parent's values beside the present ones, so that the block's net change falls out of it.
 pub(crate) struct BlockState<S> {
     reader: S,
-    /// Number and hash of the parent block: BLOCKHASH must know it before any store does.
-    parent: (u64, B256),
+    /// BLOCKHASH must know it before any store does.
+    parent: Parent,
+    watch: Watch,
     accounts: AddressMap<CachedAccount>,
     codes: B256Map<Bytecode>,
     /// The first failure of the reader: alloy-evm turns those inside system calls into text.
@@ -62,16 +66,31 @@ struct CachedSlot {
 }
 
 impl<S: StateReader> BlockState<S> {
-    /// Nothing read yet. `parent` is the parent block's number and hash; `account_count` a guess at how
-    /// many accounts the block will touch.
-    pub(crate) fn new(reader: S, parent: (u64, B256), account_count: usize) -> Self {
+    /// Nothing read yet. `account_count` is a guess at how many accounts the block will touch.
+    pub(crate) fn new(reader: S, parent: Parent, watch: Watch, account_count: usize) -> Self {
         Self {
             reader,
             parent,
+            watch,
             accounts: AddressMap::with_capacity_and_hasher(account_count, Default::default()),
             codes: B256Map::default(),
             failure: None,
         }
+    }
+
+    /// The parent state.
+    pub(crate) fn reader(&self) -> &S {
+        &self.reader
+    }
+
+    /// The parent block.
+    pub(crate) fn parent(&self) -> &Parent {
+        &self.parent
+    }
+
+    /// A transaction starts.
+    pub(crate) fn restart_watch(&mut self) {
+        self.watch.restart();
     }
 
     /// The reader's failure, if there was one: then no result of this block can be trusted.
@@ -80,7 +99,7 @@ impl<S: StateReader> BlockState<S> {
     }
 
     /// What the block changed: only what differs from the parent state.
-    pub(crate) fn into_diff(self) -> StateDiff {
+    pub(crate) fn into_diff(self) -> Result<StateDiff, DatabaseError> {
         let mut accounts = Vec::with_capacity(self.accounts.len());
         let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();
         for (address, account) in self.accounts {
@@ -91,16 +110,20 @@ impl<S: StateReader> BlockState<S> {
             accounts.extend(account.into_diff(address));
         }
         accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
-        StateDiff { accounts, codes: codes.into_values().collect() }
+        let mut diff = StateDiff { accounts, codes: codes.into_values().collect() };
+        self.parent.complete(&mut diff)?;
+        Ok(diff)
     }
 
     /// Everything that was looked at, with its present values, changed or not: applied on top of an
     /// earlier one, it takes back what went back to what it was.
-    pub(crate) fn touched(&self) -> StateDiff {
+    pub(crate) fn touched(&self) -> Result<StateDiff, DatabaseError> {
         let mut accounts: Vec<AccountDiff> =
             self.accounts.iter().map(|(address, account)| account.touched(*address)).collect();
         accounts.sort_unstable_by_key(|account| account.address);
-        StateDiff { accounts, codes: Vec::new() }
+        let mut diff = StateDiff { accounts, codes: Vec::new() };
+        self.parent.complete(&mut diff)?;
+        Ok(diff)
     }
 
     /// Runs a plain transfer without the EVM; `None`, and nothing changed, where it is not plainly one.
@@ -299,8 +322,8 @@ impl<S: StateReader> Database for BlockState<S> {
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
         let account = self.load(address)?;
-        if let Some(cached) = account.storage.get(&slot) {
-            return Ok(cached.now);
+        if let Some(CachedSlot { now, .. }) = account.storage.get(&slot).copied() {
+            return self.parent.resolve(address, now, Patience::Wait);
         }
         if account.starts_empty() {
             return Ok(U256::ZERO);
@@ -316,10 +339,33 @@ impl<S: StateReader> Database for BlockState<S> {
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
-        if number == self.parent.0 {
-            return Ok(self.parent.1);
+        let waits = !self.parent.is_settled();
+        if let Some(hash) = self.parent.hash_of(number, Patience::Wait) {
+            if waits {
+                self.watch.restart();
+            }
+            return hash;
         }
         self.reader.block_hash(number).map_err(|error| note(&mut self.failure, error))
+    }
+}
+
+impl<S: StateReader> BlockDatabase for BlockState<S> {
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn is_late(&self) -> bool {
+        self.parent.is_late()
+    }
+
+    fn prev_randao(&mut self) -> Result<Option<B256>, DatabaseError> {
+        let waits = !self.parent.is_settled();
+        let value = self.parent.prev_randao(Patience::Wait);
+        if waits {
+            self.watch.restart();
+        }
+        value
     }
 }
 

@@ -1,10 +1,11 @@
 //! Building blocks: which candidates go in, and what the header then says.
 
 use crate::{
-    BlockAttributes, ExecutionError,
+    BlockAttributes, BuildInput, ExecutionError,
     env::{evm_env, next_header},
+    late::{LateParent, Parent, Patience},
     roots::{receipts_root_and_bloom, transactions_root},
-    runner::{Finished, Refusal, Runner, Transfers},
+    runner::{Aids, Course, Finished, Refusal, Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
@@ -83,11 +84,25 @@ pub fn build_block<S: StateReader>(
     attributes: &BlockAttributes,
     candidates: &[Transaction],
 ) -> Result<BuiltBlock, ExecutionError> {
+    let input = BuildInput { spec, parent, attributes, candidates };
+    run(&input, state, Aids::default(), None)
+}
+
+/// Builds a block on this thread. `touched` gets all that the block looked at, as it is after it.
+pub(crate) fn run<S: StateReader>(
+    input: &BuildInput<'_>,
+    state: S,
+    aids: Aids,
+    touched: Option<&mut StateDiff>,
+) -> Result<BuiltBlock, ExecutionError> {
+    let BuildInput { spec, parent, attributes, candidates } = *input;
     check_attributes(parent, attributes)?;
-    let header = next_header(spec, parent, attributes);
+    let mut header = next_header(spec, parent, attributes);
     let env = evm_env(spec, &header);
     let expected = candidates.len().min((header.gas_limit / TX_GAS_MIN) as usize);
-    let mut runner = Runner::begin(spec, env, state, &header, (Transfers::Direct, expected))?;
+    let late = aids.parent.clone();
+    let course = Course { transfers: Transfers::Direct, tx_count: expected, aids };
+    let mut runner = Runner::begin(spec, env, state, &header, course)?;
     let mut selection = Selection::new(spec, &header, attributes, expected);
     for (index, tx) in candidates.iter().enumerate() {
         if !selection.admits(runner.gas_left(), runner.blob_gas_used(), tx) {
@@ -105,8 +120,22 @@ pub fn build_block<S: StateReader>(
             }
         }
     }
-    let finished = runner.finish(&[], &attributes.withdrawals)?;
+    let finished = runner.finish(&[], &attributes.withdrawals, touched)?;
+    complete(&mut header, late)?;
     Ok(assemble(spec, header, &attributes.withdrawals, selection, finished))
+}
+
+/// Writes what the parent's hash decides into the header of its child.
+pub(crate) fn complete(
+    header: &mut Header,
+    late: Option<LateParent>,
+) -> Result<(), ExecutionError> {
+    let parent = Parent::of(header, late);
+    header.parent_hash = parent.hash(Patience::Wait)?;
+    if let Some(prev_randao) = parent.prev_randao(Patience::Wait)? {
+        header.mix_hash = prev_randao;
+    }
+    Ok(())
 }
 
 /// The block that a selection and its execution make.
@@ -232,7 +261,7 @@ impl Selection {
     fn verdict(&self, refusal: Refusal, tx: &Transaction) -> Option<DropReason> {
         use InvalidTransaction as I;
         match refusal {
-            Refusal::Panicked | Refusal::Failed(_) => Some(DropReason::Poison),
+            Refusal::Panicked | Refusal::Overdue | Refusal::Failed(_) => Some(DropReason::Poison),
             Refusal::Gas { .. } if tx.gas_limit() <= self.gas_limit_max => None,
             Refusal::Invalid(
                 I::GasPriceLessThanBasefee

@@ -13,14 +13,20 @@ use std::sync::Arc;
 /// The state could not be read. Shared, because revm passes its database's errors on by value while
 /// the block's state keeps the first one.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct DatabaseError(#[from] pub Arc<StateError>);
+pub enum DatabaseError {
+    /// The store below could not answer.
+    #[error(transparent)]
+    State(Arc<StateError>),
+    /// The parent's hash was asked for before it was there, or will never be.
+    #[error("the hash of the parent block is not known")]
+    ParentHash,
+}
 
 impl DBErrorMarker for DatabaseError {}
 
 impl From<StateError> for DatabaseError {
     fn from(error: StateError) -> Self {
-        Self(Arc::new(error))
+        Self::State(Arc::new(error))
     }
 }
 

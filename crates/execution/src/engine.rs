@@ -14,6 +14,7 @@ mod executor;
 mod memory;
 mod outcome;
 mod schedule;
+mod stream;
 mod view;
 mod wire;
 
@@ -22,22 +23,26 @@ pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes
 
 use crate::{
     BlockAttributes, BuiltBlock, ExecutedBlock, ExecutionError,
-    build::{Selection, assemble, build_block, check_attributes},
-    collision,
+    build::{self, Selection, assemble, check_attributes},
     env::{evm_env, next_header},
-    runner::{Finished, Transfers},
+    instructions::new_evm,
+    late::{LateParent, Parent, Patience},
+    runner::{Aids, Finished, Transfers},
     serial,
     system::{after_transactions, before_transactions},
+    watchdog::{Watch, Watchdog},
 };
 use alloy_consensus::{Header, Sealed, Transaction as _};
-use alloy_eips::eip4895::Withdrawal;
+use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal};
 use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
-use alloy_primitives::B256;
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::Executor;
 use memory::{Memory, Place};
+use outcome::Writes;
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
-use schedule::{Frontier, Schedule};
+use schedule::{Frontier, Schedule, Start};
+use std::fmt;
+use stream::Stream;
 use view::View;
 
 /// Places before the first transaction: one for each change that system calls make.
@@ -72,7 +77,7 @@ pub struct BlockResult {
 /// What the engine made of candidates, and how hard it was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BuildResult {
-    /// Equal to what [`build_block`] gives.
+    /// Equal to what [`build_block`](crate::build_block) gives.
     pub block: BuiltBlock,
     /// Seeds whose reads held.
     pub seeds_kept: usize,
@@ -80,7 +85,7 @@ pub struct BuildResult {
     pub executed_again: usize,
 }
 
-/// A block to be built: see [`build_block`].
+/// A block to be built: see [`build_block`](crate::build_block).
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInput<'a> {
     /// The rules.
@@ -93,52 +98,115 @@ pub struct BuildInput<'a> {
     pub candidates: &'a [Transaction],
 }
 
-/// Executes a given block on `threads` threads of the current rayon pool, and checks its header as
-/// [`execute_block`](crate::execute_block) does. `seeds` are outcomes that were computed elsewhere, by
-/// index; missing, stale and duplicate ones only cost time.
+/// How to run a block: nothing of it changes what comes out.
+#[derive(Default)]
+pub struct Means<'a> {
+    /// Threads of the current rayon pool to use.
+    pub threads: usize,
+    /// Outcomes that were computed elsewhere, by the index of their transaction; missing, stale and
+    /// duplicate ones only cost time.
+    pub seeds: Vec<(usize, Outcome)>,
+    /// Takes the block's change in chunks while later transactions still run. Applied in order they lead to
+    /// the state that the block's diff leads to. Called by one thread at a time, which other threads
+    /// may come to wait for: long work belongs elsewhere. Of a block that fails, chunks are of no use.
+    pub sink: Option<&'a mut (dyn FnMut(StateDiff) + Send)>,
+    /// Stands for the header's parent hash (and PREVRANDAO) where that is not known yet.
+    pub parent: Option<LateParent>,
+    /// Ends transactions that run for too long.
+    pub watchdog: Option<Watchdog>,
+}
+
+impl Means<'_> {
+    /// Some threads and nothing else.
+    pub fn threads(threads: usize) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
+    fn aids(&self) -> Aids {
+        Aids { parent: self.parent.clone(), watchdog: self.watchdog.clone() }
+    }
+}
+
+impl fmt::Debug for Means<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Means")
+            .field("threads", &self.threads)
+            .field("seeds", &self.seeds.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`execute_with`] with threads and seeds alone.
 pub fn execute<S: StateReader>(
     input: &BlockInput<'_>,
     state: S,
     seeds: Vec<(usize, Outcome)>,
     threads: usize,
 ) -> Result<BlockResult, ExecutionError> {
-    let serially = |transfers| {
-        let block = serial::run(input, &state, transfers)?;
-        Ok(BlockResult { block, seeds_kept: 0, executed_again: 0 })
-    };
-    if is_light(input.transactions, &seeds, threads) {
-        return serially(Transfers::Direct);
-    }
-    let memory = Memory::new(&state, parent_of(input.header));
-    let Some((frontier, finished)) = run(input, &memory, None, seeds, threads)? else {
-        return serially(Transfers::InEvm);
-    };
-    let finished = Finished { diff: memory.into_diff()?, ..finished };
-    Ok(BlockResult {
-        block: serial::checked(input.spec, input.header, input.transactions, finished)?,
-        seeds_kept: frontier.seeds_kept,
-        executed_again: frontier.executed_again,
-    })
+    execute_with(input, state, Means { threads, seeds, ..Means::default() })
 }
 
-/// Builds a block on `threads` threads of the current rayon pool: [`build_block`], faster where the
-/// candidates are work enough. `seeds` are outcomes of the candidates by index, computed elsewhere.
+/// Executes a given block on threads of the current rayon pool, and checks its header as
+/// [`execute_block`](crate::execute_block) does.
+pub fn execute_with<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: S,
+    means: Means<'_>,
+) -> Result<BlockResult, ExecutionError> {
+    let aids = means.aids();
+    let serially = |transfers, stream: Option<Stream<'_>>| {
+        let block = handing_on(stream, |touched| {
+            let block = serial::run(input, &state, transfers, aids.clone(), touched)?;
+            Ok((block.diff.clone(), block))
+        })?;
+        Ok(BlockResult { block, seeds_kept: 0, executed_again: 0 })
+    };
+    if is_light(input.transactions, &means) {
+        return serially(Transfers::Direct, means.sink.map(Stream::new));
+    }
+    let memory = Memory::new(&state, Parent::of(input.header, means.parent.clone()));
+    match run(input, memory, None, means)? {
+        Run::Done(frontier, finished) => Ok(BlockResult {
+            block: serial::checked(input.spec, input.header, input.transactions, finished)?,
+            seeds_kept: frontier.seeds_kept,
+            executed_again: frontier.executed_again,
+        }),
+        Run::Unfit(stream) => serially(Transfers::InEvm, stream),
+    }
+}
+
+/// [`build_with`] with threads and seeds alone.
 pub fn build<S: StateReader>(
     input: &BuildInput<'_>,
     state: S,
     seeds: Vec<(usize, Outcome)>,
     threads: usize,
 ) -> Result<BuildResult, ExecutionError> {
+    build_with(input, state, Means { threads, seeds, ..Means::default() })
+}
+
+/// Builds a block on threads of the current rayon pool: [`build_block`](crate::build_block), faster where the candidates are
+/// work enough. Seeds are outcomes of the candidates. With a late parent the hash of `input.parent` does
+/// not count.
+pub fn build_with<S: StateReader>(
+    input: &BuildInput<'_>,
+    state: S,
+    means: Means<'_>,
+) -> Result<BuildResult, ExecutionError> {
     let BuildInput { spec, parent, attributes, candidates } = *input;
-    let serially = || {
-        let block = build_block(spec, &state, parent, attributes, candidates)?;
+    let aids = means.aids();
+    let serially = |stream: Option<Stream<'_>>| {
+        let block = handing_on(stream, |touched| {
+            let block = build::run(input, &state, aids.clone(), touched)?;
+            Ok((block.diff.clone(), block))
+        })?;
         Ok(BuildResult { block, seeds_kept: 0, executed_again: 0 })
     };
-    if is_light(candidates, &seeds, threads) {
-        return serially();
+    if is_light(candidates, &means) {
+        return serially(means.sink.map(Stream::new));
     }
     check_attributes(parent, attributes)?;
-    let header = next_header(spec, parent, attributes);
+    let mut header = next_header(spec, parent, attributes);
     let block = BlockInput {
         spec,
         header: &header,
@@ -146,44 +214,76 @@ pub fn build<S: StateReader>(
         ommers: &[],
         withdrawals: &attributes.withdrawals,
     };
-    let memory = Memory::new(&state, parent_of(&header));
+    let memory = Memory::new(&state, Parent::of(&header, means.parent.clone()));
     let selection = Selection::new(spec, &header, attributes, candidates.len());
-    let Some((frontier, finished)) = run(&block, &memory, Some(selection), seeds, threads)? else {
-        return serially();
-    };
-    let finished = Finished { diff: memory.into_diff()?, ..finished };
-    let selection = frontier.selection.expect("it went in above");
-    Ok(BuildResult {
-        block: assemble(spec, header, &attributes.withdrawals, selection, finished),
-        seeds_kept: frontier.seeds_kept,
-        executed_again: frontier.executed_again,
-    })
+    match run(&block, memory, Some(selection), means)? {
+        Run::Unfit(stream) => serially(stream),
+        Run::Done(frontier, finished) => {
+            build::complete(&mut header, aids.parent)?;
+            let selection = frontier.selection.expect("it went in above");
+            Ok(BuildResult {
+                block: assemble(spec, header, &attributes.withdrawals, selection, finished),
+                seeds_kept: frontier.seeds_kept,
+                executed_again: frontier.executed_again,
+            })
+        }
+    }
 }
 
 /// Whether threads would cost more than they bring: nobody helps, or nearly all is plain transfers, which
 /// one thread does faster than several can share them out.
-fn is_light(transactions: &[Transaction], seeds: &[(usize, Outcome)], threads: usize) -> bool {
+fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
     let heavy = || transactions.iter().filter(|tx| !tx.input().is_empty() || tx.is_create());
-    seeds.is_empty() && (threads < 2 || heavy().count() * 8 < transactions.len())
+    means.seeds.is_empty() && (means.threads < 2 || heavy().count() * 8 < transactions.len())
 }
 
-/// Runs a block; the diff stays in the memory. `None`: not with this state or in this fork.
-fn run<S: StateReader>(
+/// Runs a block serially and hands its diff on in one piece. Where chunks went out already, they are those
+/// of the block's beginning, and what they changed may have changed back: so all that was touched follows.
+fn handing_on<T>(
+    stream: Option<Stream<'_>>,
+    run: impl FnOnce(Option<&mut StateDiff>) -> Result<(StateDiff, T), ExecutionError>,
+) -> Result<T, ExecutionError> {
+    let Some(mut stream) = stream else { return Ok(run(None)?.1) };
+    if !stream.is_started {
+        let (diff, result) = run(None)?;
+        stream.push(diff);
+        return Ok(result);
+    }
+    let mut touched = StateDiff::default();
+    let (diff, result) = run(Some(&mut touched))?;
+    stream.push(StateDiff { codes: diff.codes, ..touched });
+    Ok(result)
+}
+
+/// What became of a run.
+enum Run<'a> {
+    /// Receipts are taken out of the frontier.
+    Done(Box<Frontier<'a>>, Finished),
+    /// Not with this state or in this fork. Chunks that went out are right as far as they go.
+    Unfit(Option<Stream<'a>>),
+}
+
+/// Runs a block.
+fn run<'a, S: StateReader>(
     input: &BlockInput<'_>,
-    memory: &Memory<S>,
+    memory: Memory<S>,
     selection: Option<Selection>,
-    seeds: Vec<(usize, Outcome)>,
-    threads: usize,
-) -> Result<Option<(Frontier, Finished)>, ExecutionError> {
+    means: Means<'a>,
+) -> Result<Run<'a>, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+    let Means { threads, seeds, sink, watchdog, .. } = means;
+    let mut stream = sink.map(Stream::new);
     let env = evm_env(spec, header);
     if env.cfg_env.spec < SpecId::SPURIOUS_DRAGON || env.cfg_env.spec >= SpecId::AMSTERDAM {
-        return Ok(None);
+        return Ok(Run::Unfit(stream));
     }
     // Tips do not read it, but whether it is irregular must be known.
     memory.account(header.beneficiary, 0)?;
-    system(memory, &env, 0, |evm| before_transactions(spec, evm, header))?;
-    let schedule = Schedule::new(memory, &env, transactions, FIRST, selection, seeds);
+    let before = memory.parent().header_for_calls(header, memory.reader())?;
+    let calls = system(&memory, &env, 0, |evm| before_transactions(spec, evm, &before))?;
+    note(&mut stream, &calls.committed);
+    let start = Start { selection, seeds, stream, watchdog };
+    let schedule = Schedule::new(&memory, &env, transactions, FIRST, start);
     if threads < 2 {
         schedule.work();
     } else {
@@ -195,24 +295,41 @@ fn run<S: StateReader>(
     }
     let mut frontier = schedule.into_frontier();
     if memory.is_irregular() {
-        return Ok(None);
+        return Ok(Run::Unfit(frontier.stream));
     }
     if let Some(failure) = frontier.failure {
         return Err(failure);
     }
     let receipts = std::mem::take(&mut frontier.receipts);
     let last = FIRST + transactions.len() as Place;
-    let requests = system(memory, &env, last, |evm| {
+    let calls = system(&memory, &env, last, |evm| {
         after_transactions(spec, evm, &receipts, ommers, withdrawals)
     })?;
+    note(&mut frontier.stream, &calls.committed);
+    if let Some(stream) = &mut frontier.stream {
+        stream.flush(&memory, Place::MAX)?;
+    }
+    if memory.is_irregular() {
+        return Ok(Run::Unfit(frontier.stream));
+    }
+    let late = memory.parent().is_late();
     let finished = Finished {
         receipts,
-        requests,
+        requests: calls.value,
         gas_used: frontier.gas_used,
         blob_gas_used: frontier.blob_gas_used,
-        diff: StateDiff::default(),
+        diff: memory.into_diff()?,
     };
-    Ok((!memory.is_irregular()).then_some((frontier, finished)))
+    if let Some(stream) = frontier.stream.as_mut().filter(|_| late) {
+        stream.push_account(&finished.diff, HISTORY_STORAGE_ADDRESS);
+    }
+    Ok(Run::Done(Box::new(frontier), finished))
+}
+
+fn note(stream: &mut Option<Stream<'_>>, writes: &[Writes]) {
+    if let Some(stream) = stream {
+        writes.iter().for_each(|writes| stream.note(writes));
+    }
 }
 
 /// An executor's share: runs the transactions at `indices` (ascending) on the parent state and one
@@ -222,24 +339,37 @@ pub fn execute_share<S: StateReader>(
     state: S,
     indices: &[usize],
 ) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
+    execute_share_with(input, state, indices, Means::default())
+}
+
+/// [`execute_share`] with a late parent or a watchdog; an executor has no use for the other means.
+pub fn execute_share_with<S: StateReader>(
+    input: &BlockInput<'_>,
+    state: S,
+    indices: &[usize],
+    means: Means<'_>,
+) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
     let env = evm_env(input.spec, input.header);
-    let memory = Memory::new(&state, parent_of(input.header));
-    system(&memory, &env, 0, |evm| before_transactions(input.spec, evm, input.header))?;
-    let mut executor = Executor::new(&memory, env);
+    let memory = Memory::new(&state, Parent::of(input.header, means.parent));
+    let before = memory.parent().header_for_calls(input.header, memory.reader())?;
+    system(&memory, &env, 0, |evm| before_transactions(input.spec, evm, &before))?;
+    let mut executor = Executor::new(&memory, env, means.watchdog);
     let outcomes = indices.iter().map(|&index| {
         let place = FIRST + index as Place;
-        let outcome = executor.run(&input.transactions[index], place, true);
+        let outcome = executor.run(&input.transactions[index], place, true, Patience::Wait);
         memory.publish(place, &outcome.writes);
         (index, outcome)
     });
     Ok(outcomes.collect())
 }
 
-fn parent_of(header: &Header) -> (u64, B256) {
-    (header.number.saturating_sub(1), header.parent_hash)
-}
-
 type SystemEvm<'a, S> = EthEvm<View<'a, S>, NoOpInspector, PrecompilesMap>;
+
+/// What system calls gave and wrote.
+struct Calls<T> {
+    value: T,
+    committed: Vec<Writes>,
+}
 
 /// Runs system calls from `place` on.
 fn system<'a, S: StateReader, T>(
@@ -247,13 +377,13 @@ fn system<'a, S: StateReader, T>(
     env: &EvmEnv,
     place: Place,
     calls: impl FnOnce(&mut SystemEvm<'a, S>) -> Result<T, BlockExecutionError>,
-) -> Result<T, ExecutionError> {
-    let mut evm = collision::new_evm(View::new(memory, place), env.clone());
+) -> Result<Calls<T>, ExecutionError> {
+    let mut evm = new_evm(View::new(memory, place, Watch::default()), env.clone());
     let result = calls(&mut evm);
-    let failure = evm.db_mut().failure.take();
-    match (failure, result) {
+    let view = evm.db_mut();
+    match (view.failure.take(), result) {
         (Some(failure), _) => Err(ExecutionError::State(failure)),
-        (None, Ok(value)) => Ok(value),
+        (None, Ok(value)) => Ok(Calls { value, committed: std::mem::take(&mut view.committed) }),
         (None, Err(error)) => Err(ExecutionError::System(error)),
     }
 }

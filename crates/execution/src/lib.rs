@@ -22,12 +22,15 @@ mod database;
 mod engine;
 mod env;
 mod error;
+mod instructions;
+mod late;
 mod roots;
 mod runner;
 mod serial;
 mod system;
 mod transfer;
 mod validate;
+mod watchdog;
 
 pub use build::{BuiltBlock, build_block};
 pub use consensus::{
@@ -36,9 +39,12 @@ pub use consensus::{
 };
 pub use database::{DatabaseError, StateDatabase};
 pub use engine::{
-    BlockInput, BlockResult, BuildInput, BuildResult, OUTCOMES_VERSION, Outcome, OutcomesError,
-    build, decode_outcomes, encode_outcomes, execute, execute_share,
+    BlockInput, BlockResult, BuildInput, BuildResult, Means, OUTCOMES_VERSION, Outcome,
+    OutcomesError, build, build_with, decode_outcomes, encode_outcomes, execute, execute_share,
+    execute_share_with, execute_with,
 };
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
+pub use late::{LateParent, LatePromise, LateValues};
 pub use serial::{ExecutedBlock, execute_block, execute_block_with_roots, execute_transaction};
+pub use watchdog::Watchdog;

@@ -4,10 +4,12 @@
 use crate::{
     ExecutionError,
     block_state::BlockState,
-    collision,
     database::DatabaseError,
+    instructions::{OVERDUE, new_evm},
+    late::{LateParent, Parent},
     system::{after_transactions, before_transactions},
     transfer::{TRANSFER_GAS, TransferRules},
+    watchdog::{Watch, Watchdog},
 };
 use alloy_consensus::{Eip658Value, Header, Transaction as _, TxEnvelope};
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
@@ -41,6 +43,30 @@ pub(crate) enum Transfers {
     Direct,
 }
 
+/// What a block may be run with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Aids {
+    /// Stands for the parent hash of the header.
+    pub(crate) parent: Option<LateParent>,
+    pub(crate) watchdog: Option<Watchdog>,
+}
+
+/// How a serial run goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    pub(crate) transfers: Transfers,
+    /// A guess.
+    pub(crate) tx_count: usize,
+    pub(crate) aids: Aids,
+}
+
+impl Course {
+    /// Nothing but revm.
+    pub(crate) fn oracle(tx_count: usize) -> Self {
+        Self { transfers: Transfers::InEvm, tx_count, aids: Aids::default() }
+    }
+}
+
 /// What the transactions so far came to.
 #[derive(Debug, Default)]
 struct Progress {
@@ -68,6 +94,8 @@ pub(crate) enum Refusal {
     Invalid(InvalidTransaction),
     /// The EVM gave an error that is none of the above.
     Failed(String),
+    /// Its time was up.
+    Overdue,
     /// The EVM panicked: call [`Runner::recover`] before anything else.
     Panicked,
     /// The parent state could not be read: the block cannot go on.
@@ -76,17 +104,18 @@ pub(crate) enum Refusal {
 
 impl<'a, S: StateReader> Runner<'a, S> {
     /// Starts a block: irregular changes (DAO) and the system calls before the transactions (EIP-2935,
-    /// EIP-4788). `header` needs only the fields that are known before execution; the transaction count
-    /// is a guess.
+    /// EIP-4788). `header` needs only the fields that are known before execution.
     pub(crate) fn begin(
         spec: &'a ChainSpec,
         env: EvmEnv,
         state: S,
         header: &Header,
-        place: (Transfers, usize),
+        course: Course,
     ) -> Result<Self, ExecutionError> {
-        let mut runner = Self::bare(spec, env, state, header, place);
-        let result = before_transactions(spec, &mut runner.evm, header);
+        let mut runner = Self::bare(spec, env, state, header, course);
+        let before = runner.evm.db_mut();
+        let header = before.parent().header_for_calls(header, before.reader())?;
+        let result = before_transactions(spec, &mut runner.evm, &header);
         runner.check(result)?;
         Ok(runner)
     }
@@ -97,15 +126,16 @@ impl<'a, S: StateReader> Runner<'a, S> {
         env: EvmEnv,
         state: S,
         header: &Header,
-        (transfers, tx_count): (Transfers, usize),
+        Course { transfers, tx_count, aids }: Course,
     ) -> Self {
-        let parent = (header.number.saturating_sub(1), header.parent_hash);
+        let parent = Parent::of(header, aids.parent);
         // A transaction brings one or two accounts that were not there yet.
-        let state = BlockState::new(state, parent, tx_count + tx_count / 2);
+        let accounts = tx_count + tx_count / 2;
+        let state = BlockState::new(state, parent, Watch::new(aids.watchdog), accounts);
         let transfers = (transfers == Transfers::Direct)
             .then(|| TransferRules::new(&env.cfg_env, &env.block_env));
         Self {
-            evm: collision::new_evm(state, env),
+            evm: new_evm(state, env),
             spec,
             transfers,
             progress: Progress { receipts: Vec::with_capacity(tx_count), ..Progress::default() },
@@ -113,7 +143,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
     }
 
     /// Every account and slot looked at so far, as it is now.
-    pub(crate) fn touched(&mut self) -> StateDiff {
+    pub(crate) fn touched(&mut self) -> Result<StateDiff, DatabaseError> {
         self.evm.db_mut().touched()
     }
 
@@ -124,9 +154,9 @@ impl<'a, S: StateReader> Runner<'a, S> {
     }
 
     /// Receipts and net change, without what a block does after its transactions.
-    pub(crate) fn into_parts(self) -> (Vec<Receipt>, StateDiff) {
+    pub(crate) fn into_parts(self) -> Result<(Vec<Receipt>, StateDiff), DatabaseError> {
         let (state, _) = self.evm.finish();
-        (self.progress.receipts, state.into_diff())
+        Ok((self.progress.receipts, state.into_diff()?))
     }
 
     /// Gas that is left for transactions.
@@ -145,6 +175,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
         if tx.gas_limit() > available {
             return Err(Refusal::Gas { available });
         }
+        self.evm.db_mut().restart_watch();
         // The panic can only leave the EVM half way; the block's state is written after success.
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         match result {
@@ -164,21 +195,26 @@ impl<'a, S: StateReader> Runner<'a, S> {
     /// After a panic: the same block with a fresh EVM, without the transaction that panicked.
     pub(crate) fn recover(self) -> Self {
         let (state, env) = self.evm.finish();
-        Self { evm: collision::new_evm(state, env), ..self }
+        Self { evm: new_evm(state, env), ..self }
     }
 
-    /// Ends the block: requests (EIP-6110, 7002, 7251), rewards, withdrawals.
+    /// Ends the block: requests (EIP-6110, 7002, 7251), rewards, withdrawals. `touched` gets what
+    /// [`Self::touched`] says then.
     pub(crate) fn finish(
         mut self,
         ommers: &[Header],
         withdrawals: &[Withdrawal],
+        touched: Option<&mut StateDiff>,
     ) -> Result<Finished, ExecutionError> {
         let receipts = &self.progress.receipts;
         let result = after_transactions(self.spec, &mut self.evm, receipts, ommers, withdrawals);
         let requests = self.check(result)?;
+        if let Some(touched) = touched {
+            *touched = self.touched()?;
+        }
         let Progress { receipts, gas_used, blob_gas_used } = self.progress;
         let (state, _) = self.evm.finish();
-        Ok(Finished { receipts, requests, gas_used, blob_gas_used, diff: state.into_diff() })
+        Ok(Finished { receipts, requests, gas_used, blob_gas_used, diff: state.into_diff()? })
     }
 
     /// The transaction's outcome, not yet written; `None` of a plain transfer, which is.
@@ -229,6 +265,7 @@ impl From<EVMError<DatabaseError>> for Refusal {
         match error {
             EVMError::Transaction(error) => Self::Invalid(error),
             EVMError::Database(error) => Self::State(error),
+            EVMError::Custom(reason) if reason == OVERDUE => Self::Overdue,
             error => Self::Failed(error.to_string()),
         }
     }
@@ -244,6 +281,7 @@ impl Refusal {
             }
             Self::Invalid(error) => ExecutionError::Transaction { index, hash, error },
             Self::Failed(reason) => ExecutionError::Poison { index, hash, reason },
+            Self::Overdue => ExecutionError::Poison { index, hash, reason: OVERDUE.to_owned() },
             Self::Panicked => ExecutionError::Poison { index, hash, reason: "panic".to_owned() },
             Self::State(error) => ExecutionError::State(error),
         }

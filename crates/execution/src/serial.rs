@@ -4,7 +4,7 @@ use crate::{
     BlockInput, ExecutionError,
     env::evm_env,
     roots::receipts_root_and_bloom,
-    runner::{Finished, Runner, Transfers},
+    runner::{Aids, Course, Finished, Runner, Transfers},
     validate::Commitments,
 };
 use alloy_consensus::Header;
@@ -41,7 +41,7 @@ pub fn execute_block<S: StateReader>(
     withdrawals: &[Withdrawal],
 ) -> Result<ExecutedBlock, ExecutionError> {
     let input = BlockInput { spec, header, transactions, ommers, withdrawals };
-    run(&input, state, Transfers::InEvm)
+    run(&input, state, Transfers::InEvm, Aids::default(), None)
 }
 
 /// [`execute_block`] for blocks before Byzantium, whose receipts carry the state root after their
@@ -54,14 +54,14 @@ pub fn execute_block_with_roots<S: StateReader>(
 ) -> Result<ExecutedBlock, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
     let env = evm_env(spec, header);
-    let place = (Transfers::InEvm, transactions.len());
-    let mut runner = Runner::begin(spec, env, state, header, place)?;
+    let course = Course::oracle(transactions.len());
+    let mut runner = Runner::begin(spec, env, state, header, course)?;
     for (index, tx) in transactions.iter().enumerate() {
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
-        let root = root_of(&runner.touched());
+        let root = root_of(&runner.touched()?);
         runner.set_post_state(root);
     }
-    let finished = runner.finish(ommers, withdrawals)?;
+    let finished = runner.finish(ommers, withdrawals, None)?;
     checked(spec, header, transactions, finished)
 }
 
@@ -74,25 +74,28 @@ pub fn execute_transaction<S: StateReader>(
     tx: &Transaction,
 ) -> Result<(Receipt, StateDiff), ExecutionError> {
     let env = evm_env(spec, header);
-    let mut runner = Runner::bare(spec, env, state, header, (Transfers::InEvm, 1));
+    let mut runner = Runner::bare(spec, env, state, header, Course::oracle(1));
     runner.run(tx).map_err(|refusal| refusal.of_given(0, tx))?;
-    let (mut receipts, diff) = runner.into_parts();
+    let (mut receipts, diff) = runner.into_parts()?;
     Ok((receipts.pop().expect("a transaction that ran has a receipt"), diff))
 }
 
-/// Executes a given block on this thread.
+/// Executes a given block on this thread. `touched` gets all that the block looked at, as it is after it.
 pub(crate) fn run<S: StateReader>(
     input: &BlockInput<'_>,
     state: S,
     transfers: Transfers,
+    aids: Aids,
+    touched: Option<&mut StateDiff>,
 ) -> Result<ExecutedBlock, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
     let env = evm_env(spec, header);
-    let mut runner = Runner::begin(spec, env, state, header, (transfers, transactions.len()))?;
+    let course = Course { transfers, tx_count: transactions.len(), aids };
+    let mut runner = Runner::begin(spec, env, state, header, course)?;
     for (index, tx) in transactions.iter().enumerate() {
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
     }
-    let finished = runner.finish(ommers, withdrawals)?;
+    let finished = runner.finish(ommers, withdrawals, touched)?;
     checked(spec, header, transactions, finished)
 }
 

@@ -6,10 +6,12 @@ use super::{
     view::View,
 };
 use crate::{
-    collision,
     database::DatabaseError,
+    instructions,
+    late::Patience,
     runner::Refusal,
     transfer::{TRANSFER_GAS, Transfer, TransferRules},
+    watchdog::{Watch, Watchdog},
 };
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
@@ -59,21 +61,31 @@ impl<'a, S: StateReader> Handler for WithoutReward<'a, S> {
 pub(crate) struct Executor<'a, S: StateReader> {
     memory: &'a Memory<S>,
     env: EvmEnv,
+    watchdog: Option<Watchdog>,
     rules: TransferRules,
     evm: EngineEvm<'a, S>,
 }
 
 impl<'a, S: StateReader> Executor<'a, S> {
-    pub(crate) fn new(memory: &'a Memory<S>, env: EvmEnv) -> Self {
+    pub(crate) fn new(memory: &'a Memory<S>, env: EvmEnv, watchdog: Option<Watchdog>) -> Self {
         let rules = TransferRules::new(&env.cfg_env, &env.block_env);
-        Self { memory, rules, evm: new_evm(memory, &env), env }
+        let evm = new_evm(memory, &env, watchdog.clone());
+        Self { memory, watchdog, rules, evm, env }
     }
 
     /// Runs a transaction on what is visible at `place`; publishes nothing. Reads are noted if `traced`.
-    pub(crate) fn run(&mut self, tx: &Transaction, place: Place, traced: bool) -> Outcome {
+    pub(crate) fn run(
+        &mut self,
+        tx: &Transaction,
+        place: Place,
+        traced: bool,
+        patience: Patience,
+    ) -> Outcome {
         let view = self.view();
         view.place = place;
         view.traced = traced;
+        view.patience = patience;
+        view.watch.restart();
         // Most transactions read no more than this; growing in steps would cost as much as a read.
         view.reads = Vec::with_capacity(if traced { 8 } else { 0 });
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
@@ -82,7 +94,7 @@ impl<'a, S: StateReader> Executor<'a, S> {
             Ok(Err(error)) => (Verdict::Refused(Refusal::from(error)), Writes::default()),
             Err(_) => {
                 // The panic left the EVM half way.
-                self.evm = new_evm(self.memory, &self.env);
+                self.evm = new_evm(self.memory, &self.env, self.watchdog.clone());
                 (Verdict::Refused(Refusal::Panicked), Writes::default())
             }
         };
@@ -96,7 +108,8 @@ impl<'a, S: StateReader> Executor<'a, S> {
                 Read::Account(address, seen) => self.memory.account(*address, place)? == *seen,
                 Read::Codeless(address) => !self.memory.has_code(*address, place)?,
                 Read::Slot(address, slot, seen) => {
-                    self.memory.slot(*address, *slot, place)? == *seen
+                    let value = self.memory.slot(*address, *slot, place)?;
+                    self.memory.parent().resolve(*address, value, Patience::Wait)? == *seen
                 }
                 Read::HasStorage(address, seen) => {
                     self.memory.has_storage(*address, place)? == *seen
@@ -178,6 +191,11 @@ impl<'a, S: StateReader> Executor<'a, S> {
     }
 }
 
-fn new_evm<'a, S: StateReader>(memory: &'a Memory<S>, env: &EvmEnv) -> EngineEvm<'a, S> {
-    collision::new_evm(View::new(memory, 0), env.clone()).into_inner()
+fn new_evm<'a, S: StateReader>(
+    memory: &'a Memory<S>,
+    env: &EvmEnv,
+    watchdog: Option<Watchdog>,
+) -> EngineEvm<'a, S> {
+    let view = View::new(memory, 0, Watch::new(watchdog));
+    instructions::new_evm(view, env.clone()).into_inner()
 }

@@ -6,7 +6,10 @@
 //! up when someone reads the balance.
 
 use super::outcome::{Credit, Writes};
-use crate::database::{DatabaseError, bytecode};
+use crate::{
+    database::{DatabaseError, bytecode},
+    late::{Parent, Patience},
+};
 use alloy_primitives::{
     Address, B256, Bytes, U256,
     map::{AddressMap, B256Map, U256Map},
@@ -32,8 +35,7 @@ const STRIPE_COUNT: usize = 64;
 /// See the module.
 pub(crate) struct Memory<S> {
     reader: S,
-    /// Number and hash of the parent block.
-    parent: (u64, B256),
+    parent: Parent,
     stripes: Vec<RwLock<AddressMap<Cell>>>,
     codes: RwLock<B256Map<Bytecode>>,
     /// An account was read that breaks what credits rely on.
@@ -61,7 +63,7 @@ struct SlotCell {
 }
 
 impl<S: StateReader> Memory<S> {
-    pub(crate) fn new(reader: S, parent: (u64, B256)) -> Self {
+    pub(crate) fn new(reader: S, parent: Parent) -> Self {
         Self {
             reader,
             parent,
@@ -102,7 +104,7 @@ impl<S: StateReader> Memory<S> {
         Ok(self.account(address, place)?.is_some_and(|account| account.has_code()))
     }
 
-    /// The slot as a transaction at `place` sees it.
+    /// The slot as a transaction at `place` sees it; see [`Parent::resolve`] for what may stand there.
     pub(crate) fn slot(
         &self,
         address: Address,
@@ -155,11 +157,23 @@ impl<S: StateReader> Memory<S> {
     }
 
     /// BLOCKHASH.
-    pub(crate) fn block_hash(&self, number: u64) -> Result<B256, DatabaseError> {
-        if number == self.parent.0 {
-            return Ok(self.parent.1);
-        }
-        Ok(self.reader.block_hash(number)?)
+    pub(crate) fn block_hash(
+        &self,
+        number: u64,
+        patience: Patience,
+    ) -> Result<B256, DatabaseError> {
+        let hash = self.parent.hash_of(number, patience);
+        hash.unwrap_or_else(|| Ok(self.reader.block_hash(number)?))
+    }
+
+    /// The parent block.
+    pub(crate) fn parent(&self) -> &Parent {
+        &self.parent
+    }
+
+    /// The parent state.
+    pub(crate) fn reader(&self) -> &S {
+        &self.reader
     }
 
     /// Makes writes visible to all later places.
@@ -219,7 +233,9 @@ impl<S: StateReader> Memory<S> {
             }
         }
         accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
-        Ok(StateDiff { accounts, codes: codes.into_values().collect() })
+        let mut diff = StateDiff { accounts, codes: codes.into_values().collect() };
+        self.parent.complete(&mut diff)?;
+        Ok(diff)
     }
 
     fn account_before(&self, address: Address) -> Result<Option<Account>, DatabaseError> {
@@ -374,6 +390,7 @@ fn remove<T>(versions: &mut Vec<(Place, T)>, place: Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloy_consensus::Header;
     use blockraft_primitives::MemoryState;
 
     const ALICE: Address = Address::repeat_byte(0xa1);
@@ -388,7 +405,7 @@ mod tests {
         let mut state = MemoryState::default();
         state.accounts.insert(ALICE, with(1, 100));
         state.storage.entry(ALICE).or_default().insert(U256::from(7), U256::from(7));
-        Memory::new(state, (0, B256::ZERO))
+        Memory::new(state, Parent::of(&Header::default(), None))
     }
 
     fn set(account: Account, slots: &[(u64, u64)]) -> Writes {
@@ -492,7 +509,7 @@ mod tests {
     fn empty_account_in_the_parent_state_is_irregular() {
         let mut state = MemoryState::default();
         state.accounts.insert(BOB, Account::default());
-        let memory = Memory::new(state, (0, B256::ZERO));
+        let memory = Memory::new(state, Parent::of(&Header::default(), None));
         memory.account(ALICE, 1).unwrap();
         assert!(!memory.is_irregular());
         memory.account(BOB, 1).unwrap();

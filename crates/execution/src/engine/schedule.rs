@@ -12,9 +12,13 @@
 use super::{
     executor::Executor,
     memory::{Memory, Place},
-    outcome::{Outcome, Ran, Verdict},
+    outcome::{Outcome, Ran, Verdict, Writes},
+    stream::Stream,
 };
-use crate::{DatabaseError, ExecutionError, build::Selection, runner::Refusal};
+use crate::{
+    DatabaseError, ExecutionError, build::Selection, late::Patience, runner::Refusal,
+    watchdog::Watchdog,
+};
 use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
@@ -34,9 +38,10 @@ const EXECUTED: u8 = 2;
 const WINDOW: usize = 64;
 
 /// The transactions of one block, underway.
-pub(crate) struct Schedule<'a, S: StateReader> {
+pub(crate) struct Schedule<'a, 's, S: StateReader> {
     memory: &'a Memory<S>,
     env: &'a EvmEnv,
+    watchdog: Option<Watchdog>,
     transactions: &'a [Transaction],
     /// Place of the first transaction.
     first: Place,
@@ -44,7 +49,7 @@ pub(crate) struct Schedule<'a, S: StateReader> {
     next: AtomicUsize,
     /// No more running ahead.
     alone: AtomicBool,
-    frontier: Mutex<Frontier>,
+    frontier: Mutex<Frontier<'s>>,
     /// Copies of the frontier's, to look at without its lock.
     finished: AtomicBool,
 }
@@ -57,7 +62,7 @@ struct Entry {
 
 /// What is final.
 #[derive(Debug, Default)]
-pub(crate) struct Frontier {
+pub(crate) struct Frontier<'a> {
     index: usize,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) gas_used: u64,
@@ -65,6 +70,8 @@ pub(crate) struct Frontier {
     /// Set where transactions may be left out; in a given block a refusal is a failure.
     pub(crate) selection: Option<Selection>,
     pub(crate) failure: Option<ExecutionError>,
+    /// Hands on what is final.
+    pub(crate) stream: Option<Stream<'a>>,
     pub(crate) seeds_kept: usize,
     pub(crate) executed_again: usize,
     seeded: Vec<bool>,
@@ -80,15 +87,23 @@ struct Candidate<'a> {
     outcome: Option<Outcome>,
 }
 
-impl<'a, S: StateReader> Schedule<'a, S> {
+/// What a schedule starts with, beside its transactions.
+#[derive(Debug, Default)]
+pub(crate) struct Start<'a> {
+    pub(crate) selection: Option<Selection>,
+    pub(crate) seeds: Vec<(usize, Outcome)>,
+    pub(crate) stream: Option<Stream<'a>>,
+    pub(crate) watchdog: Option<Watchdog>,
+}
+
+impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     /// Seeds enter as first incarnations: published now, judged when the frontier comes.
     pub(crate) fn new(
         memory: &'a Memory<S>,
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
-        selection: Option<Selection>,
-        seeds: Vec<(usize, Outcome)>,
+        Start { selection, seeds, stream, watchdog }: Start<'s>,
     ) -> Self {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
@@ -104,22 +119,24 @@ impl<'a, S: StateReader> Schedule<'a, S> {
             entry.status.store(EXECUTED, SeqCst);
         }
         let receipts = Vec::with_capacity(count);
+        let frontier = Frontier { receipts, seeded, selection, stream, ..Frontier::default() };
         Self {
             memory,
             env,
+            watchdog,
             transactions,
             first,
             entries,
             next: AtomicUsize::new(0),
             alone: AtomicBool::new(false),
-            frontier: Mutex::new(Frontier { receipts, seeded, selection, ..Frontier::default() }),
+            frontier: Mutex::new(frontier),
             finished: AtomicBool::new(false),
         }
     }
 
     /// One thread's work: returns when nothing is left to claim.
     pub(crate) fn work(&self) {
-        let mut executor = Executor::new(self.memory, self.env.clone());
+        let mut executor = Executor::new(self.memory, self.env.clone(), self.watchdog.clone());
         self.advance(&mut executor);
         while !self.alone.load(SeqCst) && !self.finished.load(SeqCst) {
             let index = self.next.fetch_add(1, SeqCst);
@@ -128,7 +145,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
                 continue;
             }
             let place = self.first + index as Place;
-            let outcome = executor.run(&self.transactions[index], place, true);
+            let outcome = executor.run(&self.transactions[index], place, true, Patience::Try);
             self.memory.publish(place, &outcome.writes);
             *entry.outcome.lock().expect(UNPOISONED) = Some(outcome);
             entry.status.store(EXECUTED, SeqCst);
@@ -138,7 +155,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
     }
 
     /// What came of the block, once all threads are done.
-    pub(crate) fn into_frontier(self) -> Frontier {
+    pub(crate) fn into_frontier(self) -> Frontier<'s> {
         let frontier = self.frontier.into_inner().expect(UNPOISONED);
         let complete = frontier.index == self.transactions.len() || frontier.failure.is_some();
         assert!(complete, "the frontier stopped at {}", frontier.index);
@@ -184,7 +201,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
 
     fn settle(
         &self,
-        frontier: &mut Frontier,
+        frontier: &mut Frontier<'s>,
         executor: &mut Executor<'a, S>,
         outcome: Option<Outcome>,
     ) {
@@ -214,7 +231,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
     /// The final verdict: the outcome's if it holds, else that of running again now.
     fn verdict(
         &self,
-        frontier: &mut Frontier,
+        frontier: &mut Frontier<'s>,
         executor: &mut Executor<'a, S>,
         candidate: &Candidate<'_>,
     ) -> Verdict {
@@ -223,6 +240,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
             match self.holds(executor, outcome, *place) {
                 Ok(true) => {
                     frontier.seeds_kept += usize::from(frontier.seeded[*index]);
+                    self.stream(frontier, *place, &outcome.writes);
                     return outcome.verdict.clone();
                 }
                 Ok(false) => {
@@ -233,9 +251,16 @@ impl<'a, S: StateReader> Schedule<'a, S> {
                 Err(error) => return Verdict::Refused(Refusal::State(error)),
             }
         }
-        let outcome = executor.run(tx, *place, false);
+        let outcome = executor.run(tx, *place, false, Patience::Wait);
         self.memory.publish(*place, &outcome.writes);
+        self.stream(frontier, *place, &outcome.writes);
         outcome.verdict
+    }
+
+    fn stream(&self, frontier: &mut Frontier<'s>, place: Place, writes: &Writes) {
+        if let Some(stream) = &mut frontier.stream {
+            stream.add(self.memory, place, writes);
+        }
     }
 
     fn holds(
@@ -257,7 +282,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
     }
 
     /// Leaves a transaction out, or fails the block where that may not be.
-    fn refuse(&self, frontier: &mut Frontier, candidate: &Candidate<'_>, refusal: Refusal) {
+    fn refuse(&self, frontier: &mut Frontier<'s>, candidate: &Candidate<'_>, refusal: Refusal) {
         let Candidate { index, tx, .. } = *candidate;
         match &mut frontier.selection {
             Some(selection) if !matches!(refusal, Refusal::State(_)) => {
@@ -267,7 +292,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
         }
     }
 
-    fn step(&self, frontier: &mut Frontier) {
+    fn step(&self, frontier: &mut Frontier<'s>) {
         if frontier.failure.is_none() {
             frontier.index += 1;
         }
@@ -283,7 +308,7 @@ impl<'a, S: StateReader> Schedule<'a, S> {
     }
 }
 
-impl Frontier {
+impl Frontier<'_> {
     fn include(&mut self, candidate: &Candidate<'_>, ran: Ran) {
         self.gas_used += ran.gas_used;
         self.blob_gas_used += candidate.tx.blob_gas_used().unwrap_or_default();

@@ -7,6 +7,9 @@ use super::{
 use crate::{
     collision::is_open,
     database::{DatabaseError, account_info},
+    instructions::BlockDatabase,
+    late::Patience,
+    watchdog::Watch,
 };
 use alloy_primitives::{Address, B256, U256, map::AddressMap};
 use blockraft_primitives::{Account, StateReader};
@@ -26,13 +29,27 @@ pub(crate) struct View<'a, S> {
     pub(crate) reads: Vec<Read>,
     /// Whether to note reads.
     pub(crate) traced: bool,
+    /// What to do when the parent's hash is asked for and not there.
+    pub(crate) patience: Patience,
+    pub(crate) watch: Watch,
+    /// What was committed, in order.
+    pub(crate) committed: Vec<Writes>,
     /// The first failure of the parent state's reader.
     pub(crate) failure: Option<DatabaseError>,
 }
 
 impl<'a, S: StateReader> View<'a, S> {
-    pub(crate) fn new(memory: &'a Memory<S>, place: Place) -> Self {
-        Self { memory, place, reads: Vec::new(), traced: false, failure: None }
+    pub(crate) fn new(memory: &'a Memory<S>, place: Place, watch: Watch) -> Self {
+        Self {
+            memory,
+            place,
+            reads: Vec::new(),
+            traced: false,
+            patience: Patience::Wait,
+            watch,
+            committed: Vec::new(),
+            failure: None,
+        }
     }
 
     /// The account, noted as read.
@@ -95,6 +112,8 @@ impl<S: StateReader> Database for View<'_, S> {
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
         let value = self.memory.slot(address, slot, self.place);
+        let value =
+            value.and_then(|value| self.memory.parent().resolve(address, value, self.patience));
         let value = self.noting(value)?;
         if self.traced {
             self.reads.push(Read::Slot(address, slot, value));
@@ -103,14 +122,39 @@ impl<S: StateReader> Database for View<'_, S> {
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
-        let hash = self.memory.block_hash(number);
+        let waits = !self.memory.parent().is_settled();
+        let hash = self.memory.block_hash(number, self.patience);
+        if waits {
+            self.watch.restart();
+        }
         self.noting(hash)
+    }
+}
+
+impl<S: StateReader> BlockDatabase for View<'_, S> {
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn is_late(&self) -> bool {
+        self.memory.parent().is_late()
+    }
+
+    fn prev_randao(&mut self) -> Result<Option<B256>, DatabaseError> {
+        let waits = !self.memory.parent().is_settled();
+        let value = self.memory.parent().prev_randao(self.patience);
+        if waits {
+            self.watch.restart();
+        }
+        self.noting(value)
     }
 }
 
 impl<S: StateReader> DatabaseCommit for View<'_, S> {
     fn commit(&mut self, changes: AddressMap<EvmAccount>) {
-        self.memory.publish(self.place, &Writes::from_evm(changes));
+        let writes = Writes::from_evm(changes);
+        self.memory.publish(self.place, &writes);
+        self.committed.push(writes);
         self.place += 1;
     }
 }

@@ -1,6 +1,6 @@
 //! Outcomes as bytes, for the way from an executor to the leader.
 //!
-//! A version byte, then an RLP list of outcomes. Refused transactions are left out: the leader runs what
+//! A version byte, then an RLP list of outcomes: the same outcomes give the same bytes. Refused transactions are left out: the leader runs what
 //! it has no outcome of.
 
 use super::outcome::{Credit, Outcome, Ran, Read, Verdict, Writes};
@@ -46,7 +46,7 @@ pub fn encode_outcomes(outcomes: &[(usize, Outcome)]) -> Vec<u8> {
                 index: *index as u64,
                 ran: ran.clone(),
                 reads: outcome.reads.clone(),
-                accounts: outcome.writes.accounts.clone(),
+                accounts: sorted(&outcome.writes.accounts),
                 credits: outcome.writes.credits.clone(),
                 codes: outcome.writes.codes.iter().map(|(_, c)| c.original_bytes()).collect(),
             })
@@ -55,6 +55,16 @@ pub fn encode_outcomes(outcomes: &[(usize, Outcome)]) -> Vec<u8> {
     let mut bytes = vec![OUTCOMES_VERSION];
     outcomes.encode(&mut bytes);
     bytes
+}
+
+/// In the order of addresses and slots: revm's maps have none.
+fn sorted(accounts: &[AccountDiff]) -> Vec<AccountDiff> {
+    let mut accounts = accounts.to_vec();
+    accounts.sort_unstable_by_key(|account| account.address);
+    for account in &mut accounts {
+        account.storage.sort_unstable_by_key(|change| change.slot);
+    }
+    accounts
 }
 
 /// The inverse of [`encode_outcomes`].

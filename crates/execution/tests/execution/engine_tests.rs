@@ -4,12 +4,14 @@ use crate::{
     chain::{Chain, call, cancun, from, osaka, shanghai, user},
     generator::{FAMILIES, Generator, attributes, deploy},
 };
+use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, bytes, keccak256};
 use blockraft_execution::{
-    BlockInput, BuildInput, BuiltBlock, Outcome, build, build_block, decode_outcomes,
-    encode_outcomes, execute, execute_block, execute_share, next_header,
+    BlockAttributes, BlockInput, BuildInput, BuiltBlock, LateParent, LateValues, Means, Outcome,
+    build, build_block, build_with, decode_outcomes, encode_outcomes, execute, execute_block,
+    execute_share, execute_with, next_header,
 };
-use blockraft_primitives::{MemoryState, StateReader};
+use blockraft_primitives::{MemoryState, StateDiff, StateReader};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 /// Blocks that the test builds; `BLOCKRAFT_CONFLICT_BLOCKS` asks for more.
@@ -70,7 +72,66 @@ pub(crate) fn check(rng: &mut SmallRng, input: &BlockInput<'_>, parent: &MemoryS
         let result = execute(input, parent, seeds, threads).unwrap();
         assert_eq!(result.block, expected, "{executors} executors, {threads} threads");
     }
+    check_means(rng, input, parent, &expected.diff);
     again
+}
+
+/// Holds chunks and a late parent hash against the diff.
+fn check_means(
+    rng: &mut SmallRng,
+    input: &BlockInput<'_>,
+    parent: &MemoryState,
+    expected: &StateDiff,
+) {
+    let seeds = shares(rng, input, parent, 2);
+    for (seeds, threads) in [(vec![], 1), (vec![], 2), (vec![], 4), (seeds, 2)] {
+        let header =
+            Header { parent_hash: B256::ZERO, mix_hash: B256::ZERO, ..input.header.clone() };
+        let values = LateValues {
+            parent_hash: input.header.parent_hash,
+            prev_randao: Some(input.header.mix_hash),
+        };
+        let late_input = BlockInput { header: &header, ..*input };
+        let mut chunked = parent.clone();
+        let mut sink = |chunk: StateDiff| {
+            chunk.assert_sorted();
+            chunked.apply(&chunk);
+        };
+        // Difficulty is not late.
+        let merged = input.header.difficulty.is_zero();
+        let block = with_late(values, |late| {
+            let parent_of_it = merged.then_some(late);
+            let input = if merged { &late_input } else { input };
+            let sink: &mut (dyn FnMut(StateDiff) + Send) = &mut sink;
+            let means =
+                Means { threads, seeds, sink: Some(sink), parent: parent_of_it, watchdog: None };
+            execute_with(input, parent, means).unwrap().block
+        });
+        assert_eq!(block.diff, *expected, "{threads} threads");
+        assert_same_state(&chunked, parent, expected);
+    }
+}
+
+/// Chunks may bring code along that is replaced later in the block; beyond that they are the diff.
+fn assert_same_state(chunked: &MemoryState, parent: &MemoryState, diff: &StateDiff) {
+    let mut whole = parent.clone();
+    whole.apply(diff);
+    assert_eq!((&chunked.accounts, &chunked.storage), (&whole.accounts, &whole.storage));
+    assert!(whole.codes.iter().all(|(hash, code)| chunked.codes.get(hash) == Some(code)));
+}
+
+/// Runs something with a promise that another thread keeps meanwhile.
+pub(crate) fn with_late<T>(values: LateValues, run: impl FnOnce(LateParent) -> T) -> T {
+    let (promise, late) = LateParent::new();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..20 {
+                std::thread::yield_now();
+            }
+            promise.keep(values);
+        });
+        run(late)
+    })
 }
 
 #[test]
@@ -157,6 +218,24 @@ fn check_build(
         let seeds = decode_outcomes(&encode_outcomes(&seeds)).unwrap();
         let result = build(input, parent, seeds, 2).unwrap();
         assert_eq!(result.block, *expected, "{executors} executors");
+    }
+    let values = LateValues {
+        parent_hash: input.parent.hash(),
+        prev_randao: Some(input.attributes.prev_randao),
+    };
+    let attributes = BlockAttributes { prev_randao: B256::ZERO, ..input.attributes.clone() };
+    let unsealed = Sealed::new_unchecked(input.parent.inner().clone(), B256::ZERO);
+    let late_input = BuildInput { parent: &unsealed, attributes: &attributes, ..*input };
+    for threads in [1, 2] {
+        let mut chunked = parent.clone();
+        let mut sink = |chunk: StateDiff| chunked.apply(&chunk);
+        let result = with_late(values, |late| {
+            let means =
+                Means { sink: Some(&mut sink), parent: Some(late), ..Means::threads(threads) };
+            build_with(&late_input, parent, means).unwrap()
+        });
+        assert_eq!(result.block, *expected, "late, {threads} threads");
+        assert_same_state(&chunked, parent, &expected.diff);
     }
 }
 

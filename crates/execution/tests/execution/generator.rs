@@ -16,7 +16,7 @@ use rand::{Rng, rngs::SmallRng};
 use std::collections::BTreeMap;
 
 /// Code, and what it does. An argument is the first word of the call's data.
-const CONTRACTS: [(Address, Bytes); 15] = [
+const CONTRACTS: [(Address, Bytes); 17] = [
     // Adds one to slot 0: hot.
     (address!("0000000000000000000000000000000000c00001"), bytes!("5f546001015f5500")),
     // Adds one to the caller's slot: independent.
@@ -58,6 +58,10 @@ const CONTRACTS: [(Address, Bytes); 15] = [
     (address!("0000000000000000000000000000000000c0000e"), bytes!("475f5500")),
     // Runs for ever.
     (address!("0000000000000000000000000000000000c0000f"), bytes!("5b5f56")),
+    // Keeps the hash of the parent.
+    (address!("0000000000000000000000000000000000c00010"), bytes!("60014303405f5500")),
+    // Keeps the random value of the block.
+    (address!("0000000000000000000000000000000000c00011"), bytes!("445f5500")),
 ];
 
 /// What a block is made of.
@@ -129,7 +133,7 @@ impl<'a> Generator<'a> {
             2 => self.funded_sender(),
             3 => self.delegation(),
             4 => self.creation(),
-            _ => self.calls(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+            _ => self.calls(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
         }
     }
 

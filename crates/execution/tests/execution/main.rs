@@ -14,3 +14,4 @@ mod engine_tests;
 mod fixtures;
 mod generator;
 mod mainnet_tests;
+mod means_tests;
