@@ -3,13 +3,16 @@
 //! Comparisons on one core are in CPU time of the thread, so that a busy machine does not distort them;
 //! comparisons of one core with two are in wall time, the best of several, and need two quiet cores.
 
+mod chain;
+mod history;
+mod storage;
 mod trie;
 
 use crate::output::Format;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// `blockraft-bench state`
 #[derive(Debug, Args)]
@@ -17,6 +20,26 @@ pub(crate) struct StateArgs {
     /// Accounts of the state, and slots of the one large contract.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     accounts: u32,
+    /// Blocks of the history that balances and logs are read from.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+    blocks: u32,
+    /// Measure these parts only.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Where databases are made, and removed again.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+}
+
+/// A part of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The trie in memory.
+    Trie,
+    /// From memory to disk.
+    Persistence,
+    /// Reads of earlier blocks, and the log index.
+    History,
 }
 
 /// One row of the table.
@@ -121,10 +144,22 @@ const fn at_most(must: f64, reach: f64) -> (Option<Bound>, Option<Bound>) {
     (Some(Bound::AtMost(must)), Some(Bound::AtMost(reach)))
 }
 
+/// No bound is promised.
+const FREE: (Option<Bound>, Option<Bound>) = (None, None);
+
 /// Measures and prints. `false` if a row is not what it must be.
 pub(crate) fn run(args: &StateArgs, format: Format) -> anyhow::Result<bool> {
     let mut report = Report::default();
-    trie::measure(args.accounts as usize, &mut report)?;
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    if wanted(Part::Trie) {
+        trie::measure(args.accounts as usize, &mut report)?;
+    }
+    if wanted(Part::Persistence) {
+        storage::measure(&args.dir, args.accounts as usize, &mut report)?;
+    }
+    if wanted(Part::History) {
+        history::measure(&args.dir, u64::from(args.blocks), &mut report)?;
+    }
     format.result(&report);
     Ok(report.rows.iter().all(|row| row.holds))
 }
@@ -132,6 +167,12 @@ pub(crate) fn run(args: &StateArgs, format: Format) -> anyhow::Result<bool> {
 fn seconds(clock: ClockId) -> f64 {
     let time = clock_gettime(clock).expect("the clock exists");
     time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
+}
+
+/// Median, least and greatest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
 /// Least CPU seconds of this thread that `run` took in so many runs.

@@ -1,6 +1,6 @@
 //! The trie: keccak in batches, updates and roots on one core and two, bytes of memory.
 
-use super::{Report, at_least, at_most, cpu, least, seconds};
+use super::{FREE, Report, at_least, at_most, cpu, least, seconds};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles, TrieAccount};
@@ -11,8 +11,6 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::hint::black_box;
 
-/// No bound is promised.
-const FREE: (Option<super::Bound>, Option<super::Bound>) = (None, None);
 /// Changed accounts, and slots of one contract, of the rows that compare cores.
 const CHANGED_ACCOUNTS: usize = 10_000;
 const CHANGED_SLOTS: usize = 50_000;

@@ -11,6 +11,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a full disk is left alone before the next attempt.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
 
+/// Threads that write shards at once.
+const WRITER_COUNT_MAX: usize = 4;
+
 /// What the persister and those who wait for it say to each other.
 #[derive(Debug, Default)]
 pub(crate) struct Persistence {
@@ -31,9 +34,15 @@ impl Persistence {
     /// Persists every half second, or when hurried, until stopped; then once more. A full disk stops
     /// persisting, and with it applying, until there is room.
     pub(crate) fn run(&self, store: &Store) -> Result<(), NodeError> {
+        // Of its own: a thread that waits for the disk must not be one that executes blocks.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(store.genesis().options.shards).min(WRITER_COUNT_MAX))
+            .thread_name(|n| format!("persister-{n}"))
+            .build()
+            .map_err(|error| NodeError::Thread(std::io::Error::other(error)))?;
         loop {
             let stopping = self.wait(INTERVAL);
-            match store.persist() {
+            match pool.install(|| store.persist()) {
                 Ok(_) => {}
                 Err(error) if error.is_full() && !stopping => {
                     tracing::error!(%error, "cannot persist: make room; applying waits");

@@ -277,12 +277,12 @@ mod tests {
         let bytes = meta.encode();
         let (genesis, head) = ("11".repeat(32), "22".repeat(32));
         let expected =
-            format!("00000002{LENGTH}{genesis}04ac02{LENGTH}{head}0102039003{MEMBERSHIP}05");
+            format!("00000003{LENGTH}{genesis}04ac02{LENGTH}{head}0102039003{MEMBERSHIP}05");
         assert_eq!(hex::encode(&bytes), expected);
         assert_eq!(ChainMeta::decode(&bytes, "test").unwrap(), meta);
-        let newer = [&[0, 0, 0, 3], &bytes[4..]].concat();
+        let newer = [&[0, 0, 0, 4], &bytes[4..]].concat();
         let refused = ChainMeta::decode(&newer, "test");
-        assert!(matches!(refused, Err(StorageError::Version { got: 3, expected: 2, .. })));
+        assert!(matches!(refused, Err(StorageError::Version { got: 4, expected: 3, .. })));
     }
 
     /// postcard's length before bytes.

@@ -65,8 +65,11 @@ impl Database {
                         // The wipe is of the newest blocks: nothing older is within the limit either.
                         self.live.read().head.number
                     }
-                    Found::Block(reached, diff) => {
-                        keys.add(&diff);
+                    Found::Change(reached, address, slot) => {
+                        match slot {
+                            Some(slot) => keys.add_slot(address, slot),
+                            None => keys.add_account(address),
+                        }
                         reached
                     }
                 };

@@ -324,6 +324,11 @@ impl<'tx, K: TransactionKind> TableCursor<'tx, K> {
         self.cursor.last().map_err(|e| self.env.read_error("last", e))
     }
 
+    /// The record before the one that the cursor is at.
+    pub(crate) fn previous(&mut self) -> Result<Option<Record<'tx>>, StorageError> {
+        self.cursor.prev().map_err(|e| self.env.read_error("previous", e))
+    }
+
     /// The record after the one that the cursor is at.
     pub(crate) fn next(&mut self) -> Result<Option<Record<'tx>>, StorageError> {
         self.cursor.next().map_err(|e| self.env.read_error("next", e))
@@ -335,6 +340,17 @@ impl TableCursor<'_, Rw> {
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
         check(self.table, key, value)?;
         self.cursor.put(key, value, WriteFlags::UPSERT).map_err(|e| self.env.error("put", e))
+    }
+
+    /// Replaces the value of the record that the cursor is at, whose key this is.
+    pub(crate) fn put_here(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        check(self.table, key, value)?;
+        self.cursor.put(key, value, WriteFlags::CURRENT).map_err(|e| self.env.error("put", e))
+    }
+
+    /// Deletes the record that the cursor is at.
+    pub(crate) fn delete_here(&mut self) -> Result<(), StorageError> {
+        self.cursor.del().map_err(|e| self.env.error("delete", e))
     }
 
     /// Puts a value behind all others of the table; the key must be the highest.
@@ -351,7 +367,7 @@ impl TableCursor<'_, Rw> {
         if found.is_none() {
             return Ok(false);
         }
-        self.cursor.del().map_err(|e| self.env.error("delete", e))?;
+        self.delete_here()?;
         Ok(true)
     }
 }

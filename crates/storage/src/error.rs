@@ -81,7 +81,9 @@ pub enum StorageError {
         source: GenesisError,
     },
     /// Written by another version of this program.
-    #[error("{place} has format version {got}, expected {expected}")]
+    #[error(
+        "{place} has format version {got}, expected {expected}: make the directory again, or use the program that wrote it"
+    )]
     Version {
         /// What was read.
         place: String,

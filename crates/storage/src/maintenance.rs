@@ -7,7 +7,7 @@
 use crate::{
     Damage, Identity, RaftLog, Scanned, StorageError, StoreOptions,
     chain::{Chain, ChainMeta},
-    database::{ShardWork, recover},
+    database::{HashedDiffs, recover},
     datadir::{self, DataDir, DirLock, Generation},
     env::Env,
     shard::{Marker, Shard, shard_of},
@@ -326,8 +326,10 @@ impl Maintenance {
 
     fn write_genesis(&self, folder: &Generation, shards: &[usize]) -> Result<(), StorageError> {
         let state = self.genesis.state();
-        let work = ShardWork::new(&[(0, &state)], self.shards.len());
+        let hashed = HashedDiffs::new(vec![(0, &state)]);
+        let mut work = hashed.divide(self.shards.len());
         for &index in shards {
+            work[index].sort();
             let count = self.shards.len();
             let path = folder.shard(index);
             let shard = Shard::open(&path, index, count, self.options.map_bytes_max)?;
@@ -351,9 +353,10 @@ impl Maintenance {
     pub fn roll_forward(&self, blocks: &[(u64, B256, StateDiff)]) -> Result<(), StorageError> {
         let Some(&(number, hash, _)) = blocks.last() else { return Ok(()) };
         let diffs: Vec<(u64, &StateDiff)> = blocks.iter().map(|(n, _, diff)| (*n, diff)).collect();
-        let work = ShardWork::new(&diffs, self.shards.len());
-        for (shard, work) in self.rebuilt.iter().zip(work) {
+        let hashed = HashedDiffs::new(diffs);
+        for (shard, mut work) in self.rebuilt.iter().zip(hashed.divide(self.shards.len())) {
             let Some(shard) = shard else { continue };
+            work.sort();
             let oldest = shard.marker()?.map_or(0, |marker| marker.oldest);
             shard.write(&work.changes, &work.codes, Marker { number, hash, oldest })?;
         }

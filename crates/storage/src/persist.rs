@@ -1,17 +1,18 @@
 //! From memory to disk: many blocks at once, coalesced and sorted.
 //!
-//! Order of writing: every shard, then a sync of every shard, then the chain with its position,
-//! durably. So a shard on disk is never behind the chain, and one that is ahead after a crash is
+//! Order of writing: every shard, synced, all beside one another on the caller's rayon pool; then the
+//! chain with its position, durably. So a shard on disk is never behind the chain, and one that is ahead after a crash is
 //! taken back to it when the directory is opened. Only then memory is let go.
 
 use crate::{
     AppliedStep, Persisted, StorageError,
     chain::ChainMeta,
-    database::{Database, ShardWork},
-    shard::Marker,
+    database::{Database, HashedDiffs, ShardWork},
+    shard::{Marker, Shard},
     types::PoolEffect,
 };
 use blockraft_primitives::{AdmissionId, PoolChange, PoolRecord, SealedBlock, StateDiff};
+use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -88,19 +89,13 @@ impl Database {
         let window = number.saturating_sub(self.options.history_blocks).min(durable_head);
         let pace = oldest + diffs.len() as u64 + PRUNE_BLOCKS_EXTRA;
         oldest = oldest.max(window.min(pace));
-        for (shard, work) in self.shards.iter().zip(ShardWork::new(diffs, self.shards.len())) {
-            let at = shard.marker()?;
-            // An earlier call may have come this far and failed later.
-            if at.is_some_and(|at| at.number >= number) {
-                continue;
-            }
-            let oldest = at.map_or(oldest, |at| at.oldest.max(oldest));
-            shard.write(&work.changes, &work.codes, Marker { number, hash, oldest })?;
-            fail::fail_point!("persist-shard-written", |_| Err(StorageError::Injected {
-                point: "persist-shard-written"
-            }));
-        }
-        self.shards.iter().try_for_each(|shard| shard.env().sync())?;
+        let hashed = HashedDiffs::new(diffs.to_vec());
+        let work = hashed.divide(self.shards.len());
+        let target = Marker { number, hash, oldest };
+        let written =
+            self.shards.par_iter().zip(work).map(|(shard, work)| write_shard(shard, work, target));
+        // All of them come to an end, whatever one of them fails with.
+        written.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()?;
         Ok(oldest)
     }
 
@@ -120,6 +115,20 @@ impl Database {
         self.recent.write().shrink(meta.head.0);
         *self.durable.write() = meta;
     }
+}
+
+/// Brings one shard to the target and onto the disk, unless an earlier call did and failed later.
+fn write_shard(shard: &Shard, mut work: ShardWork<'_>, target: Marker) -> Result<(), StorageError> {
+    let at = shard.marker()?;
+    if at.is_none_or(|at| at.number < target.number) {
+        let oldest = at.map_or(target.oldest, |at| at.oldest.max(target.oldest));
+        work.sort();
+        shard.write(&work.changes, &work.codes, Marker { oldest, ..target })?;
+        fail::fail_point!("persist-shard-written", |_| Err(StorageError::Injected {
+            point: "persist-shard-written"
+        }));
+    }
+    shard.env().sync()
 }
 
 /// What steps do to the stored pool in the end. Most transactions come and go between two calls, and

@@ -3,31 +3,25 @@
 //! **Invariant: the marker tells the truth.** It is written in the MDBX transaction that brings the
 //! data to it, and every read looks at the marker of the very snapshot it reads from.
 
+mod history;
 mod scan;
 mod walk;
 mod write;
 
 pub use self::scan::Scanned;
 use self::{
-    walk::{SlotRecord, SlotWalk},
-    write::{prune, unwind_block, write_account, write_storage},
+    history::{History, keys_after, prune, unwind},
+    walk::SlotWalk,
+    write::Writer,
 };
 use crate::{
     AccountVisitor, StorageError,
-    codec::{
-        decode_account, decode_previous_account, decode_previous_slot, decode_slot, decode_u64,
-        history_key, slot_key,
-    },
+    codec::{decode_account, decode_slot, slot_key},
     env::{Env, ReadTx, WriteTx},
-    tables::{
-        ACCOUNT_HISTORY, ACCOUNTS, CODES, FORMAT_VERSION, REVERSE_DIFFS, SHARD_META, SHARD_TABLES,
-        STORAGE, STORAGE_HISTORY, Table,
-    },
-    undo::UndoLog,
+    tables::{ACCOUNTS, CODES, FORMAT_VERSION, SHARD_META, SHARD_TABLES, STORAGE},
 };
-use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use alloy_rlp::Decodable;
-use blockraft_primitives::{Account, AccountDiff, StateDiff, StateError};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256, map::B256Set};
+use blockraft_primitives::{Account, AccountDiff, StateError};
 use signet_libmdbx::SyncMode;
 use std::path::Path;
 
@@ -64,6 +58,8 @@ pub(crate) struct Change<'a> {
     pub(crate) number: u64,
     /// The change.
     pub(crate) diff: &'a AccountDiff,
+    /// keccak256 of each slot of the change, in its order.
+    pub(crate) slots: &'a [B256],
 }
 
 /// The shard of `count` that holds a hashed key.
@@ -103,32 +99,24 @@ impl Shard {
     ) -> Result<(), StorageError> {
         let at = self.marker()?;
         let tx = self.env.write()?;
-        let mut undo = UndoLog::default();
-        let groups = || changes.chunk_by(|a, b| a.hashed == b.hashed);
-        let new = |change: &&Change<'_>| at.is_none_or(|at| change.number > at.number);
-        {
-            let mut tables = (tx.cursor(ACCOUNTS)?, tx.cursor(ACCOUNT_HISTORY)?);
-            for group in groups() {
-                write_account(&mut tables, group.iter().filter(new), &mut undo)?;
+        let first = at.map_or(GENESIS + 1, |at| at.number + 1);
+        let mut writer = Writer::new(&tx, (first, to.number), to.oldest)?;
+        for group in changes.chunk_by(|a, b| a.hashed == b.hashed) {
+            // Those of a block that is there come first: blocks are in order within a group.
+            let is_old = |change: &Change<'_>| at.is_some_and(|at| change.number <= at.number);
+            let new = &group[group.partition_point(is_old)..];
+            if !new.is_empty() {
+                writer.write(new)?;
             }
         }
-        {
-            let mut tables = (tx.cursor(STORAGE)?, tx.cursor(STORAGE_HISTORY)?);
-            for group in groups() {
-                let group: Vec<&Change<'_>> = group.iter().filter(new).collect();
-                write_storage(&mut tables, &group, &mut undo)?;
-            }
-        }
+        writer.finish(&tx)?;
         for (hash, code) in codes {
             if tx.get(CODES, hash.as_slice())?.is_none() {
                 tx.put(CODES, hash.as_slice(), code)?;
             }
         }
-        for (number, diff) in undo.into_diffs() {
-            tx.put(REVERSE_DIFFS, &number.to_be_bytes(), &alloy_rlp::encode(diff))?;
-        }
-        if let Some(at) = at {
-            prune(&tx, at.oldest, to.oldest)?;
+        if at.is_some_and(|at| at.oldest < to.oldest) {
+            prune(&tx, to.oldest)?;
         }
         self.put_marker(&tx, to)?;
         fail::fail_point!("persist-shard-before-commit", |_| Err(StorageError::Injected {
@@ -149,9 +137,7 @@ impl Shard {
             return Err(StorageError::corrupt(place(), problem));
         }
         let tx = self.env.write()?;
-        for number in (number + 1..=at.number).rev() {
-            unwind_block(&tx, number)?;
-        }
+        unwind(&tx, (at.number, number), at.oldest)?;
         self.put_marker(&tx, Marker { number, hash, oldest: at.oldest })?;
         tx.commit()
     }
@@ -163,13 +149,13 @@ impl Shard {
         number: u64,
     ) -> Result<Option<Account>, StateError> {
         let tx = self.env.read()?;
-        if self.needs_history(&tx, number)?
-            && let Some(bytes) = value_after(&tx, ACCOUNT_HISTORY, hashed.as_slice(), number)?
-        {
-            return Ok(decode_previous_account(&bytes)?);
+        let past = self.needs_history(&tx, number)?;
+        let Some(bytes) = tx.get(ACCOUNTS, hashed.as_slice())? else { return Ok(None) };
+        let flat = decode_account(&bytes)?;
+        if past {
+            return Ok(History::new(&tx, number)?.account(hashed, flat.value, flat.trail)?);
         }
-        let bytes = tx.get(ACCOUNTS, hashed.as_slice())?;
-        Ok(bytes.map(|bytes| decode_account(&bytes)).transpose()?.map(|(_, account)| account))
+        Ok(flat.value)
     }
 
     /// The slot after block `number`, which must not be above the head.
@@ -179,48 +165,22 @@ impl Shard {
         slot: &B256,
         number: u64,
     ) -> Result<U256, StateError> {
-        let key = slot_key(address, slot);
         let tx = self.env.read()?;
-        if self.needs_history(&tx, number)?
-            && let Some(bytes) = value_after(&tx, STORAGE_HISTORY, &key, number)?
-        {
-            return Ok(decode_previous_slot(&bytes)?);
+        let past = self.needs_history(&tx, number)?;
+        let Some(bytes) = tx.get(STORAGE, &slot_key(address, slot))? else { return Ok(U256::ZERO) };
+        let flat = decode_slot(&bytes)?;
+        if past {
+            return Ok(History::new(&tx, number)?.slot(address, slot, flat.value, flat.trail)?);
         }
-        let bytes = tx.get(STORAGE, &key)?;
-        Ok(bytes
-            .map(|bytes| decode_slot(&bytes))
-            .transpose()?
-            .map_or(U256::ZERO, |(_, value)| value))
+        Ok(flat.value)
     }
 
     /// Whether the account has a slot after block `number`, which must not be above the head.
     pub(crate) fn has_storage_at(&self, address: &B256, number: u64) -> Result<bool, StateError> {
         let tx = self.env.read()?;
-        let of_account = |key: &[u8]| key.starts_with(address.as_slice());
         let past = self.needs_history(&tx, number)?;
-        let mut flat = tx.cursor(STORAGE)?;
-        let mut next = flat.seek(address.as_slice())?;
-        while let Some((key, _)) = next.filter(|(key, _)| of_account(key)) {
-            let before = if past { value_after(&tx, STORAGE_HISTORY, &key, number)? } else { None };
-            if before.is_none_or(|value| !value.is_empty()) {
-                return Ok(true);
-            }
-            next = flat.next()?;
-        }
-        if !past {
-            return Ok(false);
-        }
-        // Slots that are no more.
-        let mut history = tx.cursor(STORAGE_HISTORY)?;
-        let mut next = history.seek(address.as_slice())?;
-        while let Some((key, _)) = next.filter(|(key, _)| of_account(key) && key.len() == 72) {
-            let before = value_after(&tx, STORAGE_HISTORY, &key[..64], number)?;
-            if before.is_some_and(|value| !value.is_empty()) {
-                return Ok(true);
-            }
-            next = history.next()?;
-        }
-        Ok(false)
+        let mut slots = SlotWalk::new(&tx, address.as_slice(), past.then_some(number))?;
+        Ok(slots.pop(address)?.is_some())
     }
 
     /// Code by its hash.
@@ -241,30 +201,36 @@ impl Shard {
     ) -> Result<(), StateError> {
         let tx = self.env.read()?;
         self.needs_history(&tx, number)?;
+        let (mut accounts, mut storage) = (tx.cursor(ACCOUNTS)?, tx.cursor(STORAGE)?);
         for address in enumerate {
-            let mut storage = tx.cursor(STORAGE)?;
             let mut next = storage.seek(address.as_slice())?;
             while let Some((_, value)) = next.filter(|(key, _)| key.starts_with(address.as_slice()))
             {
-                if !collect(Found::Slot(*address, decode_slot(&value)?.0)) {
+                if !collect(Found::Slot(*address, decode_slot(&value)?.name)) {
                     return Ok(());
                 }
                 next = storage.next()?;
             }
         }
-        let mut diffs = tx.cursor(REVERSE_DIFFS)?;
-        let mut found = Vec::new();
-        let mut next = diffs.seek(&(number + 1).to_be_bytes())?;
-        while let Some((key, value)) = next {
-            found.push((key, value));
-            next = diffs.next()?;
-        }
-        for (key, value) in found.into_iter().rev() {
-            let number = decode_u64("reverse diff key", &key)?;
-            if !collect(Found::Block(number, decode_diff(number, &value)?)) {
-                return Ok(());
-            }
-        }
+        let unknown = || StorageError::corrupt("reverse_diffs", "speaks of an unknown key");
+        let mut name = |hashed: &B256| {
+            let bytes = accounts.get(hashed.as_slice())?.ok_or_else(unknown)?;
+            decode_account(&bytes).map(|flat| flat.name)
+        };
+        let mut seen = B256Set::default();
+        let mut account: Option<(B256, Address)> = None;
+        keys_after(&tx, number, &mut |block, (hashed, slot)| {
+            let address = match account.filter(|(last, _)| *last == hashed) {
+                Some((_, address)) => address,
+                None => account.insert((hashed, name(&hashed)?)).1,
+            };
+            let Some(slot) = slot else {
+                return Ok(!seen.insert(hashed) || collect(Found::Change(block, address, None)));
+            };
+            let key = slot_key(&hashed, &slot);
+            let bytes = storage.get(&key)?.ok_or_else(unknown)?;
+            Ok(collect(Found::Change(block, address, Some(decode_slot(&bytes)?.name))))
+        })?;
         Ok(())
     }
 
@@ -282,21 +248,19 @@ impl Shard {
         visit: &mut AccountVisitor<'_>,
     ) -> Result<(), StorageError> {
         let tx = self.env.read()?;
-        let mut accounts = tx.cursor(ACCOUNTS)?;
-        let mut slots = SlotWalk { cursor: tx.cursor(STORAGE)?, next: None, error: None };
-        slots.next = slots.cursor.seek(&[partition])?.map(SlotRecord::new).transpose()?;
-        let mut next = accounts.seek(&[partition])?;
-        while let Some((key, value)) = next.filter(|(key, _)| key[0] == partition) {
-            let hashed = hash_of(&key, "accounts")?;
-            let (_, account) = decode_account(&value)?;
-            slots.skip_to(&hashed)?;
-            visit(hashed, account, &mut std::iter::from_fn(|| slots.pop(&hashed)));
-            if let Some(error) = slots.error.take() {
-                return Err(error);
-            }
-            next = accounts.next()?;
-        }
-        Ok(())
+        self.walk_partition(&tx, partition, None, visit)
+    }
+
+    /// As [`Self::for_each_account`], as the state was after block `number`.
+    pub(crate) fn for_each_account_at(
+        &self,
+        partition: u8,
+        number: u64,
+        visit: &mut AccountVisitor<'_>,
+    ) -> Result<(), StateError> {
+        let tx = self.env.read()?;
+        let past = self.needs_history(&tx, number)?;
+        Ok(self.walk_partition(&tx, partition, past.then_some(number), visit)?)
     }
 
     fn needs_history(&self, tx: &ReadTx<'_>, number: u64) -> Result<bool, StateError> {
@@ -355,20 +319,8 @@ impl Shard {
 pub(crate) enum Found {
     /// A slot of one of the enumerated accounts.
     Slot(B256, U256),
-    /// The diff that undoes a block.
-    Block(u64, StateDiff),
-}
-
-/// The value before the first change of `key` after block `number`.
-fn value_after<'tx>(
-    tx: &'tx ReadTx<'_>,
-    table: Table,
-    key: &[u8],
-    number: u64,
-) -> Result<Option<std::borrow::Cow<'tx, [u8]>>, StorageError> {
-    let found = tx.cursor(table)?.seek(&history_key(key, number + 1))?;
-    let found = found.filter(|(at, _)| at.len() == key.len() + 8 && at.starts_with(key));
-    Ok(found.map(|(_, value)| value))
+    /// A block changed an account, or one of its slots.
+    Change(u64, Address, Option<U256>),
 }
 
 /// keccak256 of a slot's number.
@@ -383,10 +335,4 @@ pub(crate) fn hash_address(address: &Address) -> B256 {
 
 fn hash_of(key: &[u8], table: &str) -> Result<B256, StorageError> {
     B256::try_from(key).map_err(|_| StorageError::corrupt(table, "key has a wrong length"))
-}
-
-fn decode_diff(number: u64, mut bytes: &[u8]) -> Result<StateDiff, StorageError> {
-    StateDiff::decode(&mut bytes).map_err(|error| {
-        StorageError::corrupt(format!("reverse diff of block {number}"), error.to_string())
-    })
 }

@@ -10,7 +10,7 @@
 //! | state shards | `state-00/` .. | written unsynced, synced before the chain is |
 
 /// Version of all of the bytes below, checked when a directory is opened.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// A table of one of the environments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,25 +63,26 @@ pub(crate) const LOG_SECTION_BLOCKS: u64 = 1024;
 
 // A state shard.
 
-/// `hashed address (32)` -> `address (20), account RLP`. The address is kept for dumps and for
-/// reverse diffs; storing it here is smaller than a table of its own.
+/// `hashed address (32)` -> `address (20), account RLP, trail`. The address is kept for dumps and for
+/// reverse diffs; storing it here is smaller than a table of its own. The trail says at which blocks the
+/// key changed, see `trail.rs`. A *tombstone* has `[0]` for the account: it was removed within the history.
 pub(crate) const ACCOUNTS: Table = Table { name: "accounts", slot: 0 };
-/// `hashed address (32), hashed slot (32)` -> `length of slot (1), slot, value`, without leading zeros.
+/// `hashed address (32), hashed slot (32)` -> `length of slot (1), slot, length of value (1), value, trail`,
+/// numbers without leading zeros. A tombstone has the value zero.
 pub(crate) const STORAGE: Table = Table { name: "storage", slot: 1 };
 /// `code hash (32)` -> code. In the shard of the code hash, since it is read by it alone.
 pub(crate) const CODES: Table = Table { name: "codes", slot: 2 };
-/// `hashed address (32), block (8)` -> the account before that block; nothing where there was none.
-/// The state at block n is the first entry above n, or the flat value when there is no entry.
-pub(crate) const ACCOUNT_HISTORY: Table = Table { name: "account_history", slot: 3 };
-/// `hashed address (32), hashed slot (32), block (8)` -> the value before that block.
-pub(crate) const STORAGE_HISTORY: Table = Table { name: "storage_history", slot: 4 };
-/// `block (8)` -> the state diff that undoes the block, this shard's part. To unwind, to prune the
-/// history, and for proofs of older blocks.
-pub(crate) const REVERSE_DIFFS: Table = Table { name: "reverse_diffs", slot: 5 };
+/// `block (8), highest key in the chunk (32 or 64)` -> `crc32c (4), records`: what keys held before the
+/// block, in key order, see `reverse.rs`. Only ever appended to and cut at its ends. A key's trail leads to
+/// the block; the chunk with the key in it is the first at or after block and key.
+pub(crate) const REVERSE_DIFFS: Table = Table { name: "reverse_diffs", slot: 3 };
+/// `block (8), key (32 or 64)` -> nothing: the block removed the key. When the block leaves the history, a
+/// tombstone that has seen no change since goes with it.
+pub(crate) const REMOVALS: Table = Table { name: "removals", slot: 4 };
 /// `marker` -> `version (4), shard (1), shards (1), block (8), block hash (32), oldest (8)`: the block
 /// that this shard is at and the oldest one that it can still show.
-pub(crate) const SHARD_META: Table = Table { name: "meta", slot: 6 };
+pub(crate) const SHARD_META: Table = Table { name: "meta", slot: 5 };
 
 /// Tables of a state shard.
 pub(crate) const SHARD_TABLES: &[Table] =
-    &[ACCOUNTS, STORAGE, CODES, ACCOUNT_HISTORY, STORAGE_HISTORY, REVERSE_DIFFS, SHARD_META];
+    &[ACCOUNTS, STORAGE, CODES, REVERSE_DIFFS, REMOVALS, SHARD_META];

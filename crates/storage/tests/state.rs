@@ -4,8 +4,11 @@
 
 mod common;
 
-use blockraft_primitives::{StateError, StateReader};
-use blockraft_storage::Store;
+use alloy_primitives::U256;
+use blockraft_primitives::{
+    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateError, StateReader,
+};
+use blockraft_storage::{Maintenance, Store};
 use common::{Chain, addresses, options, slots};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tempfile::TempDir;
@@ -76,6 +79,126 @@ fn the_history_window_moves_with_the_chain() {
     for seed in 20..30 {
         check(seed, 4, 80, seed % 8);
     }
+}
+
+/// What a key held is found however often it changed; and taking all of it back leaves the genesis.
+#[test]
+fn keys_that_change_in_every_block_are_read_at_each() {
+    const BLOCKS: u64 = 2200;
+    let [account, contract] = [addresses()[5], addresses()[1]];
+    let slot = slots()[3];
+    let dir = TempDir::new().unwrap();
+    let mut chain = Chain::new(8, 1);
+    chain.init(dir.path());
+    let store = Store::open_with(dir.path(), options(u64::MAX)).unwrap();
+    let held = |number: u64| if number % 7 == 0 { U256::ZERO } else { U256::from(number) };
+    for number in 1..=BLOCKS {
+        let balance = held(number);
+        let change = match balance.is_zero() {
+            true => AccountChange::Deleted,
+            false => AccountChange::Set(Account { balance, ..Account::default() }),
+        };
+        let storage = vec![SlotChange { slot, value: held(number) }];
+        let mut accounts = vec![
+            AccountDiff { address: account, change, storage_wiped: false, storage: vec![] },
+            AccountDiff {
+                address: contract,
+                change: AccountChange::Unchanged,
+                storage_wiped: false,
+                storage,
+            },
+        ];
+        accounts.sort_by_key(|account| account.address);
+        store.apply(chain.extend_with(StateDiff { accounts, codes: vec![] }));
+        if number % 90 == 0 {
+            store.persist().unwrap();
+        }
+    }
+    store.persist().unwrap();
+    let check = |head: u64| {
+        for number in 1..=head {
+            let view = store.view(number).unwrap();
+            let balance = view.account(account).unwrap().map_or(U256::ZERO, |a| a.balance);
+            let expected = held(number);
+            assert_eq!((balance, view.storage(contract, slot).unwrap()), (expected, expected));
+        }
+        assert_eq!(store.view(0).unwrap().account(account).unwrap(), None);
+    };
+    check(BLOCKS);
+    for to in [2047, 1024, 33, 32, 3] {
+        let applied = store.applied();
+        store.unwind(to, applied, Vec::new()).unwrap();
+        check(to);
+    }
+    store.unwind(0, store.applied(), Vec::new()).unwrap();
+    drop(store);
+    let maintenance = Maintenance::open(dir.path(), options(u64::MAX)).unwrap();
+    assert_eq!(
+        records(&maintenance),
+        [("accounts", 3), ("storage", 2), ("reverse_diffs", 0), ("removals", 0)]
+    );
+}
+
+/// Records of the tables of all shards that the history has to do with.
+fn records(maintenance: &Maintenance) -> [(&'static str, u64); 4] {
+    let sizes = maintenance.sizes();
+    ["accounts", "storage", "reverse_diffs", "removals"].map(|name| {
+        let of_shards = sizes.iter().filter(|size| size.name.starts_with("state-"));
+        let tables = of_shards.flat_map(|size| &size.tables).filter(|table| table.name == name);
+        (name, tables.map(|table| table.entries).sum())
+    })
+}
+
+#[test]
+fn what_left_the_window_leaves_no_tombstone() {
+    for (seed, shards) in [(61, 1), (62, 4)] {
+        let dir = TempDir::new().unwrap();
+        let mut chain = Chain::new(seed, shards);
+        chain.init(dir.path());
+        let store = Store::open_with(dir.path(), options(0)).unwrap();
+        for _ in 0..60 {
+            store.apply(chain.extend());
+            store.persist().unwrap();
+        }
+        // A block that changes nothing lets go of all but its own history.
+        for _ in 0..2 {
+            store.apply(chain.extend_with(StateDiff::default()));
+            store.persist().unwrap();
+        }
+        chain.check_flat_state(&store, 62);
+        drop(store);
+        let maintenance = Maintenance::open(dir.path(), options(0)).unwrap();
+        let state = chain.states.last().unwrap();
+        let slots: usize = state.storage.values().map(|slots| slots.len()).sum();
+        let expected = [
+            ("accounts", state.accounts.len() as u64),
+            ("storage", slots as u64),
+            ("reverse_diffs", 0),
+            ("removals", 0),
+        ];
+        assert_eq!(records(&maintenance), expected);
+    }
+}
+
+#[test]
+fn a_directory_of_another_format_is_refused_in_clear_words() {
+    let dir = TempDir::new().unwrap();
+    let chain = Chain::new(9, 1);
+    chain.init(dir.path());
+    drop(Store::open_with(dir.path(), options(8)).unwrap());
+    // The version in the log: big-endian, behind its name.
+    let path = dir.path().join("log/mdbx.dat");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 11).filter(|at| bytes[*at..].starts_with(b"version\0\0\0\x03")).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at + 10] = 2;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let refused = Store::open_with(dir.path(), options(8)).unwrap_err().to_string();
+    assert!(refused.contains("has format version 2, expected 3"), "{refused}");
+    assert!(refused.contains("make the directory again"), "{refused}");
 }
 
 #[test]

@@ -78,9 +78,7 @@ pub fn scrub(
     let mut counts = vec![Scanned::default(); maintenance.shard_count()];
     let mut roots = Vec::with_capacity(PARTITIONS);
     for (prefix, partition) in (0..=u8::MAX).zip(partitions) {
-        let sum = &mut counts[maintenance.shard_of(prefix)];
-        sum.accounts += partition.counts.accounts;
-        sum.slots += partition.counts.slots;
+        counts[maintenance.shard_of(prefix)] += partition.counts;
         damage.extend(partition.damage);
         roots.push(partition.root);
     }

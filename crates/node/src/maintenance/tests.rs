@@ -219,18 +219,18 @@ fn a_flipped_bit_of_the_history_is_found() {
     let hashed = keccak256(address);
     let file = closed.shard_file(shard_of(address));
     let mut bytes = fs::read(&file).unwrap();
-    // The key of the history: hashed address, block number.
-    let places: Vec<usize> = (0..bytes.len() - 40)
-        .filter(|at| bytes[*at..at + 32] == hashed[..] && bytes[at + 32..at + 39] == [0; 7])
-        .collect();
+    // A record of a reverse diff: its kind, the hashed address, its length, no trail, the account.
+    let record = [&[1], &hashed[..], &[0]].concat();
+    let places: Vec<usize> =
+        (0..bytes.len() - 40).filter(|at| bytes[*at..].starts_with(&record)).collect();
     assert!(!places.is_empty(), "the account changed");
     for place in places {
-        bytes[place + 32 + 8 + 2] ^= 1;
+        bytes[place + record.len() + 1 + 1 + 2] ^= 1;
     }
     write(&file, &bytes);
     let damage = closed.damage();
     assert!(!damage.is_empty());
-    assert!(damage.iter().all(|d| d.table == Some("account_history")), "{damage:?}");
+    assert!(damage.iter().all(|d| d.table == Some("reverse_diffs")), "{damage:?}");
     assert!(damage.iter().all(|d| d.shard == Some(shard_of(address)) && d.block.is_some()));
     assert_eq!(closed.repair().0, [shard_of(address)]);
     assert_eq!(closed.damage(), []);

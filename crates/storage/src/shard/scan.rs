@@ -1,20 +1,19 @@
-//! Reading a shard in distrust: every record against its key, the history against the reverse diffs, and
-//! one shard against another.
+//! Reading a shard in distrust: every record against its key, the trails against the reverse diffs, and one
+//! shard against another.
 
-use super::{Shard, decode_diff, hash_slot};
+use super::{Shard, hash_slot, history::History};
 use crate::{
     Damage, StorageError,
-    codec::{
-        decode_account, decode_slot, decode_u64, encode_previous_account, encode_previous_slot,
-        history_key, slot_key,
-    },
+    codec::{decode_account, decode_slot, slot_key},
     env::{ReadTx, Record, TableCursor},
-    tables::{ACCOUNT_HISTORY, ACCOUNTS, CODES, REVERSE_DIFFS, STORAGE, STORAGE_HISTORY, Table},
+    reverse::{Key, Records, block_of},
+    tables::{ACCOUNTS, CODES, REMOVALS, REVERSE_DIFFS, STORAGE, Table},
+    trail::Trail,
 };
 use alloy_primitives::{B256, U256, keccak256};
-use blockraft_primitives::{Account, AccountChange};
+use blockraft_primitives::Account;
 use signet_libmdbx::Ro;
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering, ops::AddAssign};
 
 /// Damage of one kind beyond this is counted, not listed.
 const DAMAGE_LISTED_MAX: usize = 64;
@@ -29,6 +28,17 @@ pub struct Scanned {
     pub accounts: usize,
     /// Slots.
     pub slots: usize,
+    /// Tombstones of accounts and of slots, which the history needs.
+    pub removed: (usize, usize),
+}
+
+impl AddAssign for Scanned {
+    fn add_assign(&mut self, other: Self) {
+        self.accounts += other.accounts;
+        self.slots += other.slots;
+        self.removed.0 += other.removed.0;
+        self.removed.1 += other.removed.1;
+    }
 }
 
 impl Shard {
@@ -60,22 +70,31 @@ impl Shard {
         let mut slots = Walk::new(&tx, STORAGE, self.index, partition)?;
         let mut slot = slots.next(damage)?.map(|record| self.slot(&record, damage));
         while let Some(record) = accounts.next(damage)? {
-            scanned.accounts += 1;
-            let Some((hashed, account)) = self.account(&record, damage) else { continue };
+            let account = self.account(&record, damage);
+            let hashed = account.map(|(hashed, _)| hashed);
             let mut found = Vec::new();
             while let Some(next) = slot.take() {
-                if next.is_some_and(|(of, ..)| of > hashed) {
+                if next.is_some_and(|(of, ..)| hashed.is_some_and(|hashed| of > hashed)) {
                     slot = Some(next);
                     break;
                 }
-                scanned.slots += 1;
-                found.extend(next.filter(|(of, ..)| *of == hashed).map(|(_, k, v)| (k, v)));
+                scanned.count_slot(&next);
+                let of_account =
+                    next.filter(|(of, _, value)| Some(*of) == hashed && !value.is_zero());
+                found.extend(of_account.map(|(_, slot, value)| (slot, value)));
                 slot = slots.next(damage)?.map(|record| self.slot(&record, damage));
             }
-            visit(hashed, account, found);
+            match account {
+                Some((_, None)) => scanned.removed.0 += 1,
+                Some((hashed, Some(account))) => {
+                    scanned.accounts += 1;
+                    visit(hashed, account, found);
+                }
+                None => scanned.accounts += 1,
+            }
         }
-        while slot.take().is_some() {
-            scanned.slots += 1;
+        while let Some(next) = slot.take() {
+            scanned.count_slot(&next);
             slot = slots.next(damage)?.map(|record| self.slot(&record, damage));
         }
         Ok(())
@@ -85,7 +104,7 @@ impl Shard {
         &self,
         (key, value): &Record<'_>,
         damage: &mut Vec<Damage>,
-    ) -> Option<(B256, Account)> {
+    ) -> Option<(B256, Option<Account>)> {
         let mut bad = |problem: String| {
             damage.push(Damage::at_key(self.index, ACCOUNTS.name, key, problem));
             None
@@ -94,19 +113,18 @@ impl Shard {
             return bad("the key has a wrong length".to_owned());
         };
         match decode_account(value) {
-            Ok((address, _)) if keccak256(address) != hashed => {
-                bad(format!("the key is not the hash of the address {address} beside it"))
+            Ok(flat) if keccak256(flat.name) != hashed => {
+                bad(format!("the key is not the hash of the address {} beside it", flat.name))
             }
-            Ok((_, account)) => Some((hashed, account)),
+            Ok(flat) if flat.value.is_none() && flat.trail.is_empty() => {
+                bad("there is neither an account nor a history of one".to_owned())
+            }
+            Ok(flat) => Some((hashed, flat.value)),
             Err(error) => bad(error.to_string()),
         }
     }
 
-    fn slot(
-        &self,
-        (key, value): &Record<'_>,
-        damage: &mut Vec<Damage>,
-    ) -> Option<(B256, B256, U256)> {
+    fn slot(&self, (key, value): &Record<'_>, damage: &mut Vec<Damage>) -> ScannedSlot {
         let mut bad = |problem: String| {
             damage.push(Damage::at_key(self.index, STORAGE.name, key, problem));
             None
@@ -116,16 +134,18 @@ impl Shard {
         }
         let hashed = B256::from_slice(&key[32..]);
         match decode_slot(value) {
-            Ok((slot, _)) if hash_slot(slot) != hashed => {
-                bad(format!("the key is not the hash of the slot {slot:#x} beside it"))
+            Ok(flat) if hash_slot(flat.name) != hashed => {
+                bad(format!("the key is not the hash of the slot {:#x} beside it", flat.name))
             }
-            Ok((_, value)) if value.is_zero() => bad("the value is zero".to_owned()),
-            Ok((_, value)) => Some((B256::from_slice(&key[..32]), hashed, value)),
+            Ok(flat) if flat.value.is_zero() && flat.trail.is_empty() => {
+                bad("there is neither a value nor a history of one".to_owned())
+            }
+            Ok(flat) => Some((B256::from_slice(&key[..32]), hashed, flat.value)),
             Err(error) => bad(error.to_string()),
         }
     }
 
-    /// Everything but the flat state: codes against their hashes, the history against the reverse diffs,
+    /// Everything but the flat state: codes against their hashes, trails against the reverse diffs,
     /// and the number of flat records against `scanned`, what the scans of all partitions saw.
     pub(crate) fn scan_rest(&self, scanned: Scanned) -> Vec<Damage> {
         let mut damage = Vec::new();
@@ -137,7 +157,9 @@ impl Shard {
                 damage.push(Damage::error(self.index, table.name, &error));
             }
         }
-        for (table, seen) in [(ACCOUNTS, scanned.accounts), (STORAGE, scanned.slots)] {
+        let accounts = scanned.accounts + scanned.removed.0;
+        let slots = scanned.slots + scanned.removed.1;
+        for (table, seen) in [(ACCOUNTS, accounts), (STORAGE, slots)] {
             self.check_count(table, seen, &mut damage);
         }
         damage
@@ -168,61 +190,42 @@ impl Shard {
         Ok(())
     }
 
-    /// Every previous value is stored twice: in the reverse diff of its block and in the history of its
-    /// key. A difference shows that one of them is wrong.
+    /// Every reverse diff is as it was written, its key's trail leads to it, and every trail to one.
     fn scan_history(&self, damage: &mut Vec<Damage>) -> Result<(), StorageError> {
         let tx = self.env.read()?;
-        let marker = self.marker()?.map_or((0, 0), |marker| (marker.oldest, marker.number));
-        let (mut accounts, mut slots) = (tx.cursor(ACCOUNT_HISTORY)?, tx.cursor(STORAGE_HISTORY)?);
-        let (mut account_count, mut slot_count) = (0, 0);
+        let (oldest, head) = self.marker()?.map_or((0, 0), |marker| (marker.oldest, marker.number));
+        let mut scan = HistoryScan {
+            shard: self.index,
+            within: (oldest, head),
+            accounts: tx.cursor(ACCOUNTS)?,
+            storage: tx.cursor(STORAGE)?,
+            history: History::new(&tx, head)?,
+            trail: Trail::default(),
+            damage,
+        };
         let mut diffs = tx.cursor(REVERSE_DIFFS)?;
         let mut next = diffs.first()?;
-        while let Some((key, value)) = next {
-            let block = decode_u64("reverse diff key", &key)?;
-            let at = |table: Table, key: &[u8], problem: &str| Damage {
-                block: Some(block),
-                ..Damage::at_key(self.index, table.name, key, problem)
-            };
-            let mut bad = |table: Table, key: &[u8], problem: &str| {
-                if damage.len() < DAMAGE_LISTED_MAX {
-                    damage.push(at(table, key, problem));
-                }
-            };
-            if block <= marker.0 || block > marker.1 {
-                bad(REVERSE_DIFFS, &[], "the block lies outside of the history");
-            }
-            match decode_diff(block, &value) {
-                Err(error) => bad(REVERSE_DIFFS, &[], &error.to_string()),
-                Ok(diff) => {
-                    const DIFFERS: &str = "differs from the reverse diff of its block";
-                    for account in &diff.accounts {
-                        let hashed = keccak256(account.address);
-                        if account.change != AccountChange::Unchanged {
-                            account_count += 1;
-                            let previous = match &account.change {
-                                AccountChange::Set(account) => Some(account),
-                                _ => None,
-                            };
-                            let stored = accounts.get(&history_key(hashed.as_slice(), block))?;
-                            if stored.as_deref() != Some(&encode_previous_account(previous)[..]) {
-                                bad(ACCOUNT_HISTORY, hashed.as_slice(), DIFFERS);
-                            }
-                        }
-                        for change in &account.storage {
-                            slot_count += 1;
-                            let key = slot_key(&hashed, &hash_slot(change.slot));
-                            let stored = slots.get(&history_key(&key, block))?;
-                            if stored.as_deref() != Some(&encode_previous_slot(change.value)[..]) {
-                                bad(STORAGE_HISTORY, &key, DIFFERS);
-                            }
-                        }
-                    }
-                }
-            }
+        while let Some((key, chunk)) = next {
+            scan.chunk(&key, &chunk);
             next = diffs.next()?;
         }
-        self.check_count(ACCOUNT_HISTORY, account_count, damage);
-        self.check_count(STORAGE_HISTORY, slot_count, damage);
+        for table in [ACCOUNTS, STORAGE] {
+            let mut records = tx.cursor(table)?;
+            let mut next = records.first()?;
+            while let Some((key, value)) = next {
+                scan.flat(&key, &value);
+                next = records.next()?;
+            }
+        }
+        let mut removals = tx.cursor(REMOVALS)?;
+        let mut next = removals.first()?;
+        while let Some((key, _)) = next {
+            let block = block_of(&key)?;
+            if block <= oldest || block > head {
+                scan.bad(REMOVALS, block, &key[8..], OUTSIDE);
+            }
+            next = removals.next()?;
+        }
         Ok(())
     }
 
@@ -244,31 +247,24 @@ impl Shard {
         damage: &mut Vec<Damage>,
     ) -> Result<(), StorageError> {
         let (here, there) = (self.env.read()?, right.env.read()?);
-        let (mut here, mut there) = (here.cursor(table)?, there.cursor(table)?);
-        let (mut got, mut expected) = (here.first()?, there.first()?);
-        let key = |record: &Option<Record<'_>>| record.as_ref().map(|(key, _)| key.to_vec());
+        let (mut here, mut there) = (Living::new(&here, table)?, Living::new(&there, table)?);
+        let (mut got, mut expected) = (here.next()?, there.next()?);
         while damage.len() < DAMAGE_LISTED_MAX {
-            let (got_key, expected_key) = (key(&got), key(&expected));
-            let (order, at) = match (got_key, expected_key) {
+            let order = match (&got, &expected) {
                 (None, None) => break,
-                (Some(got), None) => (Ordering::Less, got),
-                (None, Some(expected)) => (Ordering::Greater, expected),
-                (Some(got), Some(expected)) => {
-                    let order = got.cmp(&expected);
-                    (order, if order == Ordering::Less { got } else { expected })
-                }
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((got, _)), Some((expected, _))) => got.cmp(expected),
             };
             let problem = match order {
                 Ordering::Less => Some("there is a record that should not be there"),
                 Ordering::Greater => Some("a record is missing"),
-                Ordering::Equal
-                    if got.as_ref().map(|r| &r.1) == expected.as_ref().map(|r| &r.1) =>
-                {
-                    None
-                }
+                Ordering::Equal if got == expected => None,
                 Ordering::Equal => Some("the value is not the one that the chain gives"),
             };
-            damage.extend(problem.map(|p| Damage::at_key(self.index, table.name, &at, p)));
+            let at = if order == Ordering::Greater { &expected } else { &got };
+            let at = at.as_ref().map_or(&[][..], |(key, _)| key);
+            damage.extend(problem.map(|p| Damage::at_key(self.index, table.name, at, p)));
             if order != Ordering::Greater {
                 got = here.next()?;
             }
@@ -277,6 +273,148 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+/// Hashed address, hashed slot and value; `None` for what is damaged.
+type ScannedSlot = Option<(B256, B256, U256)>;
+
+impl Scanned {
+    fn count_slot(&mut self, slot: &ScannedSlot) {
+        let removed = slot.is_some_and(|(.., value)| value.is_zero());
+        *(if removed { &mut self.removed.1 } else { &mut self.slots }) += 1;
+    }
+}
+
+const OUTSIDE: &str = "the block lies outside of the history";
+
+/// Holds the history against the flat tables.
+struct HistoryScan<'a, 'tx> {
+    shard: usize,
+    /// The oldest block that can be shown, and the last.
+    within: (u64, u64),
+    accounts: TableCursor<'tx, Ro>,
+    storage: TableCursor<'tx, Ro>,
+    history: History<'tx>,
+    trail: Trail,
+    damage: &'a mut Vec<Damage>,
+}
+
+impl<'tx> HistoryScan<'_, 'tx> {
+    fn bad(&mut self, table: Table, block: u64, key: &[u8], problem: impl Into<String>) {
+        if self.damage.len() < DAMAGE_LISTED_MAX {
+            let at_key = Damage::at_key(self.shard, table.name, key, problem);
+            self.damage.push(Damage { block: Some(block), ..at_key });
+        }
+    }
+
+    fn chunk(&mut self, key: &[u8], chunk: &[u8]) {
+        let block = match block_of(key) {
+            Ok(block) => block,
+            Err(error) => return self.bad(REVERSE_DIFFS, 0, &[], error.to_string()),
+        };
+        if block <= self.within.0 || block > self.within.1 {
+            return self.bad(REVERSE_DIFFS, block, &[], OUTSIDE);
+        }
+        if let Err(error) = self.records(block, chunk) {
+            self.bad(REVERSE_DIFFS, block, &key[8..], error.to_string());
+        }
+    }
+
+    fn records(&mut self, block: u64, chunk: &[u8]) -> Result<(), StorageError> {
+        let mut records = Records::checked(block, chunk)?;
+        while let Some(previous) = records.next()? {
+            let key = flat_key(&previous.key);
+            let Some(flat) = self.flat_value(&previous.key, &key)? else {
+                self.bad(REVERSE_DIFFS, block, &key, "speaks of a key that has no record");
+                continue;
+            };
+            self.history.go_to(block - 1);
+            if self.history.first_change(&previous.key, trail_of(&key, &flat)?)? != Some(block) {
+                self.bad(REVERSE_DIFFS, block, &key, "the trail of the key does not lead here");
+            }
+        }
+        Ok(())
+    }
+
+    fn flat_value(
+        &mut self,
+        (_, slot): &Key,
+        key: &[u8],
+    ) -> Result<Option<Cow<'tx, [u8]>>, StorageError> {
+        if slot.is_some() { self.storage.get(key) } else { self.accounts.get(key) }
+    }
+
+    /// The last change of a key that the history holds. What cannot be decoded was told before.
+    fn flat(&mut self, key: &[u8], value: &[u8]) {
+        let Ok(trail) = trail_of(key, value) else { return };
+        let table = if key.len() == 64 { STORAGE } else { ACCOUNTS };
+        let at = |problem: String| Damage::at_key(self.shard, table.name, key, problem);
+        if let Err(error) = self.trail.read(trail) {
+            return self.damage.push(at(error.to_string()));
+        }
+        let Some(newest) = self.trail.newest().filter(|newest| *newest > self.within.0) else {
+            return;
+        };
+        if newest > self.within.1 {
+            return self.damage.push(at(format!("changed at block {newest}, which is to come")));
+        }
+        let (account, slot) = key.split_at(32);
+        let slot = (!slot.is_empty()).then(|| B256::from_slice(slot));
+        self.history.go_to(newest - 1);
+        let found = self.history.first_change(&(B256::from_slice(account), slot), trail);
+        if let Err(error) = found {
+            self.bad(REVERSE_DIFFS, newest, key, error.to_string());
+        }
+    }
+}
+
+fn flat_key((account, slot): &Key) -> Vec<u8> {
+    match slot {
+        Some(slot) => slot_key(account, slot).to_vec(),
+        None => account.to_vec(),
+    }
+}
+
+/// The trail in a record of one of the flat tables, which the key's length tells apart.
+fn trail_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StorageError> {
+    match key.len() {
+        32 => decode_account(value).map(|flat| flat.trail),
+        64 => decode_slot(value).map(|flat| flat.trail),
+        _ => Err(StorageError::corrupt("a key", "has a wrong length")),
+    }
+}
+
+type KeyAndValue = (Vec<u8>, Vec<u8>);
+
+/// The records of a table without what only the history needs: tombstones and trails.
+struct Living<'tx> {
+    cursor: TableCursor<'tx, Ro>,
+    table: Table,
+    begun: bool,
+}
+
+impl<'tx> Living<'tx> {
+    fn new(tx: &'tx ReadTx<'_>, table: Table) -> Result<Self, StorageError> {
+        Ok(Self { cursor: tx.cursor(table)?, table, begun: false })
+    }
+
+    fn next(&mut self) -> Result<Option<KeyAndValue>, StorageError> {
+        loop {
+            let next = if self.begun { self.cursor.next()? } else { self.cursor.first()? };
+            self.begun = true;
+            let Some((key, value)) = next else { return Ok(None) };
+            let (removed, trail) = match self.table {
+                ACCOUNTS => decode_account(&value).map(|flat| (flat.value.is_none(), flat.trail)),
+                STORAGE => decode_slot(&value).map(|flat| (flat.value.is_zero(), flat.trail)),
+                _ => Ok((false, &[][..])),
+            }
+            // A record that cannot be read is as good as any other one: it differs.
+            .unwrap_or_default();
+            if !removed {
+                return Ok(Some((key.to_vec(), value[..value.len() - trail.len()].to_vec())));
+            }
+        }
     }
 }
 
