@@ -8,6 +8,7 @@
 mod accounts;
 mod compare;
 mod cpu;
+mod engine;
 mod failover;
 mod generate;
 mod genesis;
@@ -23,6 +24,10 @@ mod workload;
 use clap::{Parser, Subcommand};
 use output::Format;
 use std::process::ExitCode;
+
+/// What the node runs with: a comparison of the two says nothing under another allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Makes workloads for Ethereum nodes, sends them, and measures what comes back.
 #[derive(Debug, Parser)]
@@ -47,6 +52,8 @@ enum Command {
     Failover(failover::FailoverArgs),
     /// Measure what keeping the state costs: the trie, as ratios taken in one run.
     State(state::StateArgs),
+    /// Measure the block engine against a plain loop over revm, as ratios taken in one run.
+    Engine(engine::EngineArgs),
     /// Send one file to `blockraft dev` and to anvil, turn by turn, and print the ratios.
     CompareAnvil(compare::CompareArgs),
 }
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Command::Send(args) => block_on(send::run(args, cli.output)),
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
         Command::State(args) => state::run(args, cli.output),
+        Command::Engine(args) => engine::run(args, cli.output),
         Command::CompareAnvil(args) => block_on(compare::run(args, cli.output)),
     };
     match result {

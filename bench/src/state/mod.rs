@@ -65,13 +65,13 @@ struct Row {
 /// A bound of a value.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Bound {
+pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
 impl Bound {
-    fn holds(self, value: f64) -> bool {
+    pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
             Self::AtMost(bound) => value <= bound,
@@ -135,12 +135,12 @@ impl fmt::Display for Report {
 }
 
 /// A value that must be at least the first, and would be good at the second.
-const fn at_least(must: f64, reach: f64) -> (Option<Bound>, Option<Bound>) {
+pub(crate) const fn at_least(must: f64, reach: f64) -> (Option<Bound>, Option<Bound>) {
     (Some(Bound::AtLeast(must)), Some(Bound::AtLeast(reach)))
 }
 
 /// A value that must be at most the first, and would be good at the second.
-const fn at_most(must: f64, reach: f64) -> (Option<Bound>, Option<Bound>) {
+pub(crate) const fn at_most(must: f64, reach: f64) -> (Option<Bound>, Option<Bound>) {
     (Some(Bound::AtMost(must)), Some(Bound::AtMost(reach)))
 }
 
@@ -164,7 +164,7 @@ pub(crate) fn run(args: &StateArgs, format: Format) -> anyhow::Result<bool> {
     Ok(report.rows.iter().all(|row| row.holds))
 }
 
-fn seconds(clock: ClockId) -> f64 {
+pub(crate) fn seconds(clock: ClockId) -> f64 {
     let time = clock_gettime(clock).expect("the clock exists");
     time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
 }

@@ -46,5 +46,6 @@ pub use engine::{
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
 pub use late::{LateParent, LatePromise, LateValues};
+pub use roots::receipts_root_and_bloom;
 pub use serial::{ExecutedBlock, execute_block, execute_block_with_roots, execute_transaction};
 pub use watchdog::Watchdog;

@@ -7,7 +7,7 @@ use alloy_primitives::{B256, Bloom, BloomInput, bytes::BufMut};
 use blockraft_primitives::{Receipt, Transaction};
 
 /// Receipts root and block bloom.
-pub(crate) fn receipts_root_and_bloom(
+pub fn receipts_root_and_bloom(
     transactions: &[Transaction],
     receipts: &[Receipt],
 ) -> (B256, Bloom) {

@@ -1,0 +1,310 @@
+//! The rows on made workloads.
+
+use super::{
+    plain::{self, Database},
+    report::{FREE, Report, Spread},
+    workload::{Workload, World},
+};
+use crate::state::{at_least, at_most, seconds};
+use alloy_evm::EvmEnv;
+use anyhow::ensure;
+use blockraft_execution::{
+    BlockResult, Outcome, encode_outcomes, execute, execute_block, execute_share,
+    receipts_root_and_bloom,
+};
+use blockraft_primitives::Receipt;
+use nix::time::ClockId;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Executors whose outcomes a leader gets.
+const EXECUTORS: usize = 4;
+
+/// What one run took, seconds.
+fn timed<T>(clock: ClockId, run: impl FnOnce() -> T) -> (f64, T) {
+    let start = seconds(clock);
+    let result = run();
+    (seconds(clock) - start, result)
+}
+
+fn cpu<T>(run: impl FnOnce() -> T) -> (f64, T) {
+    timed(ClockId::CLOCK_THREAD_CPUTIME_ID, run)
+}
+
+/// Seconds of several runs of one thing.
+#[derive(Debug, Default)]
+struct Times(Vec<f64>);
+
+impl Times {
+    fn over(&self, other: &Self) -> Spread {
+        Spread::of(self.0.iter().zip(&other.0).map(|(mine, other)| mine / other))
+    }
+
+    /// Median, microseconds a transaction.
+    fn micros_each(&self, workload: &Workload) -> f64 {
+        Spread::of(self.0.iter().copied()).median * 1e6 / workload.len() as f64
+    }
+}
+
+/// A workload and what both sides need beside it.
+struct Bench {
+    workload: Workload,
+    database: Database,
+    env: EvmEnv,
+}
+
+impl Bench {
+    fn new(workload: Workload) -> Self {
+        let (database, env) = (plain::database(&workload.state), workload.env());
+        Self { workload, database, env }
+    }
+
+    /// The plain loop on a fresh database, with what every node computes of a block after running it.
+    fn plain(&self, with_roots: bool, clock: ClockId) -> anyhow::Result<f64> {
+        let Workload { transactions, receipts: expected, header, .. } = &self.workload;
+        let mut database = self.database.clone();
+        let (time, result) = timed(clock, || {
+            let receipts = plain::run(&mut database, &self.env, transactions)?;
+            let roots = with_roots.then(|| receipts_root_and_bloom(transactions, &receipts));
+            anyhow::Ok((receipts, roots))
+        });
+        let (receipts, roots) = result?;
+        ensure!(&receipts == expected, "the plain loop gives other receipts");
+        ensure!(roots.is_none_or(|(root, _)| root == header.receipts_root), "another root");
+        Ok(time)
+    }
+
+    fn engine(
+        &self,
+        seeds: Vec<(usize, Outcome)>,
+        threads: usize,
+        clock: ClockId,
+    ) -> anyhow::Result<(f64, BlockResult)> {
+        let (input, state) = (self.workload.input(), &self.workload.state);
+        let (time, result) = timed(clock, || execute(&input, state, seeds, threads));
+        Ok((time, result?))
+    }
+
+    /// Outcomes of executors that have these shares of the block.
+    fn seeds(&self, shares: &[Vec<usize>]) -> anyhow::Result<Vec<(usize, Outcome)>> {
+        let (input, state) = (self.workload.input(), &self.workload.state);
+        let mut seeds = Vec::new();
+        for share in shares {
+            seeds.extend(execute_share(&input, state, share)?);
+        }
+        Ok(seeds)
+    }
+
+    /// Transactions dealt out one by one: the worst way to share conflicting ones.
+    fn dealt(&self) -> Vec<Vec<usize>> {
+        let mine = |executor| (executor..self.workload.len()).step_by(EXECUTORS).collect();
+        (0..EXECUTORS).map(mine).collect()
+    }
+}
+
+fn pool(threads: usize) -> anyhow::Result<ThreadPool> {
+    Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+/// One thread that notes reads and writes, as an executor does, against the plain loop.
+pub(super) fn traced(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    let world = World::new()?;
+    let kinds = [
+        (world.clone().transfers()?, at_most(1.5, 1.0)),
+        (world.clone().token_transfers()?, at_most(1.1, 1.04)),
+        (world.swaps()?, at_most(1.25, 1.1)),
+    ];
+    for (workload, bounds) in kinds {
+        let bench = Bench::new(workload);
+        let workload = &bench.workload;
+        let (input, state) = (workload.input(), &workload.state);
+        let all: Vec<usize> = (0..workload.len()).collect();
+        let [mut plain, mut traced, mut encoded] = [const { Times(Vec::new()) }; 3];
+        let [mut with_roots, mut whole, mut serial] = [const { Times(Vec::new()) }; 3];
+        for turn in 0..=repeats {
+            let times = [
+                bench.plain(false, ClockId::CLOCK_THREAD_CPUTIME_ID)?,
+                {
+                    let (time, outcomes) = cpu(|| execute_share(&input, state, &all));
+                    let (encoding, bytes) = cpu(|| encode_outcomes(&outcomes.unwrap_or_default()));
+                    ensure!(bytes.len() > workload.len(), "the share has no outcomes");
+                    encoded.0.push(time + encoding);
+                    time
+                },
+                bench.plain(true, ClockId::CLOCK_THREAD_CPUTIME_ID)?,
+                bench.engine(Vec::new(), 1, ClockId::CLOCK_THREAD_CPUTIME_ID)?.0,
+                {
+                    let header = &workload.header;
+                    let txs = &workload.transactions;
+                    let (time, block) =
+                        cpu(|| execute_block(&workload.spec, state, header, txs, &[], &[]));
+                    ensure!(block?.receipts == workload.receipts, "the oracle differs");
+                    time
+                },
+            ];
+            if turn == 0 {
+                // Warms caches and allocator.
+                encoded.0.clear();
+                continue;
+            }
+            let sinks = [&mut plain, &mut traced, &mut with_roots, &mut whole, &mut serial];
+            sinks.into_iter().zip(times).for_each(|(sink, time)| sink.0.push(time));
+        }
+        let name = workload.name;
+        let gas = workload.header.gas_used as usize / workload.len();
+        let us = |times: &Times| format!("{:.2} µs", times.micros_each(workload));
+        let detail = format!("{} to {}, {gas} gas", us(&plain), us(&traced));
+        report.add(
+            format!("1 thread, traced, CPU against plain loop: {name}"),
+            (traced.over(&plain), "x"),
+            detail,
+            bounds,
+        );
+        let detail = format!("{} to {}", us(&plain), us(&encoded));
+        let what = format!("the same with outcomes encoded: {name}");
+        report.add(what, (encoded.over(&plain), "x"), detail, FREE);
+        let detail = format!("{} to {}", us(&with_roots), us(&whole));
+        let what = format!("whole block by the engine, 1 thread, CPU against plain loop: {name}");
+        report.add(what, (whole.over(&with_roots), "x"), detail, FREE);
+        let detail = format!("{} to {}", us(&with_roots), us(&serial));
+        let what = format!("whole block by the serial oracle, CPU against plain loop: {name}");
+        report.add(what, (serial.over(&with_roots), "x"), detail, FREE);
+    }
+    Ok(())
+}
+
+/// Wall time of the plain loop over that of the engine, turn by turn.
+fn speed_up(
+    bench: &Bench,
+    repeats: usize,
+    threads: usize,
+    seeds: &[(usize, Outcome)],
+) -> anyhow::Result<(Spread, String, usize)> {
+    let pool = pool(threads)?;
+    let [mut plain, mut engine] = [const { Times(Vec::new()) }; 2];
+    let mut again = 0;
+    for turn in 0..=repeats {
+        let one = bench.plain(true, ClockId::CLOCK_MONOTONIC)?;
+        let seeds = seeds.to_vec();
+        let (other, result) =
+            pool.install(|| bench.engine(seeds, threads, ClockId::CLOCK_MONOTONIC))?;
+        ensure!(result.block.receipts == bench.workload.receipts, "the engine differs");
+        if turn > 0 {
+            plain.0.push(one);
+            engine.0.push(other);
+            again += result.executed_again;
+        }
+    }
+    let us = |times: &Times| format!("{:.2} µs", times.micros_each(&bench.workload));
+    let again = again / repeats;
+    let detail = format!("{} to {}, {again} run again", us(&plain), us(&engine));
+    Ok((plain.over(&engine), detail, again))
+}
+
+/// Two threads on work that does not conflict.
+pub(super) fn threads(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    let world = World::new()?;
+    let kinds = [
+        (world.clone().token_transfers()?, at_least(1.6, 1.85)),
+        (world.clone().swaps()?, at_least(1.6, 1.85)),
+        (world.transfers()?, FREE),
+    ];
+    for (workload, bounds) in kinds {
+        let bench = Bench::new(workload);
+        let (spread, detail, _) = speed_up(&bench, repeats, 2, &[])?;
+        let what = format!(
+            "2 threads, independent, wall, plain loop over engine: {}",
+            bench.workload.name
+        );
+        report.add(what, (spread, "x"), detail, bounds);
+    }
+    Ok(())
+}
+
+/// One hot contract: nothing to gain, nothing to lose.
+pub(super) fn hot(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::new(World::new()?.hot_swaps()?);
+    for threads in [1, 2, 4] {
+        let (spread, detail, _) = speed_up(&bench, repeats, threads, &[])?;
+        let what = format!("one hot pool, {threads} threads, wall, plain loop over engine");
+        report.add(what, (spread, "x"), detail, at_least(0.95, 1.0));
+    }
+    let seeds = bench.seeds(&bench.dealt())?;
+    let (spread, detail, _) = speed_up(&bench, repeats, 2, &seeds)?;
+    let what = format!("one hot pool, dealt to {EXECUTORS} executors, the leader's wall");
+    report.add(what, (spread, "x"), detail, at_least(0.95, 1.0));
+    Ok(())
+}
+
+/// What a leader has to do with outcomes that hold: all of the engine's work but the roots of receipts
+/// and the system calls, which every block has.
+pub(super) fn seeds(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    let world = World::new()?;
+    let empty = Bench::new(world.clone().empty()?);
+    let kinds = [
+        (world.clone().transfers()?, at_most(0.3, 0.1)),
+        (world.clone().token_transfers()?, at_most(0.3, 0.1)),
+        (world.swaps()?, at_most(0.8, 0.3)),
+    ];
+    for (workload, bounds) in kinds {
+        let bench = Bench::new(workload);
+        let workload = &bench.workload;
+        let seeds = bench.seeds(&bench.dealt())?;
+        let mut each = Vec::new();
+        let [mut all, mut roots, mut system] = [const { Times(Vec::new()) }; 3];
+        for turn in 0..=repeats {
+            let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
+            let (whole, result) = bench.engine(seeds.clone(), 1, clock)?;
+            ensure!(result.seeds_kept == workload.len(), "{} kept", result.seeds_kept);
+            let receipts: &[Receipt] = &workload.receipts;
+            let (hashing, _) = cpu(|| receipts_root_and_bloom(&workload.transactions, receipts));
+            let (calls, _) = empty.engine(Vec::new(), 1, clock)?;
+            if turn > 0 {
+                each.push((whole - hashing - calls) * 1e6 / workload.len() as f64);
+                all.0.push(whole);
+                roots.0.push(hashing);
+                system.0.push(calls);
+            }
+        }
+        let us = |times: &Times| times.micros_each(workload);
+        let detail = format!(
+            "{:.2} in all, {:.2} of it receipts root, {:.2} system calls",
+            us(&all),
+            us(&roots),
+            us(&system)
+        );
+        let what = format!("validation and merge of seeds, per transaction: {}", workload.name);
+        report.add(what, (Spread::of(each), " µs"), detail, bounds);
+    }
+    Ok(())
+}
+
+/// How often transactions run twice where three of ten meet in one contract.
+pub(super) fn mix(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::new(World::new()?.mix()?);
+    let count = bench.workload.len() as f64;
+    let pool = pool(2)?;
+    let mut again = Vec::new();
+    for _ in 0..repeats {
+        let (_, result) = pool.install(|| bench.engine(Vec::new(), 2, ClockId::CLOCK_MONOTONIC))?;
+        again.push(result.executed_again as f64 * 100.0 / count);
+    }
+    let detail = format!("of {count} transactions");
+    let spread = (Spread::of(again), " %");
+    report.add("run more than once, 30 % hot mix, 2 threads", spread, detail, at_most(5.0, 2.0));
+    let shares = bench.workload.shares(EXECUTORS);
+    let largest = shares.iter().map(Vec::len).max().unwrap_or_default();
+    let seeds = bench.seeds(&shares)?;
+    let (_, _, again) = speed_up(&bench, 1, 2, &seeds)?;
+    let what = format!("run more than once, 30 % hot mix, {EXECUTORS} executors by anchor");
+    let spread = Spread::of([again as f64 * 100.0 / count]);
+    let detail = format!("the largest share is {largest}");
+    report.add(what, (spread, " %"), detail, at_most(5.0, 2.0));
+    let (spread, detail, _) = speed_up(&bench, repeats, 2, &[])?;
+    report.add(
+        "30 % hot mix, 2 threads, wall, plain loop over engine",
+        (spread, "x"),
+        detail,
+        FREE,
+    );
+    Ok(())
+}
