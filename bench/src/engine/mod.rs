@@ -4,6 +4,7 @@
 //! neighbouring turns, and a row holds by the median of its ratios. What runs on one thread is measured in
 //! CPU time of that thread, what runs on several in wall time, which needs as many quiet cores.
 
+mod mainnet;
 mod plain;
 mod report;
 mod rows;
@@ -12,6 +13,7 @@ mod workload;
 use crate::output::Format;
 use clap::{Args, ValueEnum};
 use report::Report;
+use std::path::PathBuf;
 
 /// `blockraft-bench engine`
 #[derive(Debug, Args)]
@@ -22,6 +24,13 @@ pub(crate) struct EngineArgs {
     /// Only these groups of rows; all when absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
+    /// Pack or folder of real blocks with their pre-states; `mainnet-blocks.tar.zst` in the folder that
+    /// `BLOCKRAFT_FIXTURES` names when absent.
+    #[arg(long)]
+    mainnet: Option<PathBuf>,
+    /// The `blockraft` program, which replays real blocks; the one beside this program when absent.
+    #[arg(long)]
+    bin: Option<PathBuf>,
 }
 
 /// Rows that are measured together.
@@ -31,6 +40,8 @@ enum Group {
     Traced,
     /// Two threads on independent work.
     Threads,
+    /// Real blocks.
+    Mainnet,
     /// One hot contract.
     Hot,
     /// Outcomes that others computed.
@@ -56,6 +67,10 @@ pub(crate) fn run(args: &EngineArgs, format: Format) -> anyhow::Result<bool> {
             format.note(format_args!("measuring: {group:?}"));
             measure(repeats, &mut report)?;
         }
+    }
+    if wanted(Group::Mainnet) {
+        format.note("measuring: Mainnet");
+        mainnet::measure(args, &mut report)?;
     }
     format.result(&report);
     Ok(report.holds())

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Blocktest(FixtureArgs),
     /// Run the public suites' state tests.
     Statetest(FixtureArgs),
+    /// Execute mainnet blocks on their pre-states: by the serial loop, and by the engine over executors.
+    Replay(ReplayArgs),
     /// Look at the state on disk while no node runs over it: sizes, damage, repair.
     #[command(subcommand)]
     Db(DbCommand),
@@ -346,7 +348,24 @@ pub(crate) struct FixtureArgs {
 
 fn parse_executors(text: &str) -> Result<usize, String> {
     let executors = text.parse().ok().filter(|executors| (1..=256).contains(executors));
-    executors.ok_or_else(|| "executors are 1 to 256".to_owned())
+    executors.ok_or_else(|| "a number from 1 to 256 is needed".to_owned())
+}
+
+/// `blockraft replay`
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Folders with `block.json` and `pre_state.json`, and folders of such.
+    #[arg(required = true)]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Executors that run each block's shares; with one, the leader runs blocks alone.
+    #[arg(long, default_value_t = 1, value_parser = parse_executors)]
+    pub(crate) executors: usize,
+    /// Threads of the leader's engine; one for each core when absent.
+    #[arg(long, value_parser = parse_executors)]
+    pub(crate) threads: Option<usize>,
+    /// Turns that are measured, each block both ways in each.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeats: u32,
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {

@@ -19,6 +19,7 @@ mod node;
 mod output;
 mod ports;
 mod progress;
+mod replay;
 mod signals;
 mod statetest;
 mod status;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args, cli.output),
         Command::Blocktest(args) => blocktest::run(args),
         Command::Statetest(args) => statetest::run(args),
+        Command::Replay(args) => replay::run(&args, cli.output),
         Command::Db(command) => return db::run(command, cli.output),
         Command::Status(args) => status::run(args, cli.output),
     };
