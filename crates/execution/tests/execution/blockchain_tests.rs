@@ -102,8 +102,15 @@ fn check(pack: &str, at_least: usize, engine: Engine) {
 
 #[test]
 fn conflict_blocks_give_their_state_roots() {
-    check("conflict-blocks.tar.zst", 47, |input, parent, _| {
+    check("conflict-blocks.tar.zst", 47, |input, parent, expected| {
         engine_tests::check(&mut SmallRng::seed_from_u64(1), input, parent);
+        for (executors, threads) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
+            let seeds = engine_tests::dealt(input, parent, executors);
+            let result = execute(input, parent, seeds, threads).map_err(|e| e.to_string())?;
+            if result.block != *expected {
+                return Err(format!("{executors} executors, {threads} threads: engine differs"));
+            }
+        }
         Ok(())
     });
 }

@@ -1,5 +1,6 @@
 //! A small chain in memory to run blocks on.
 
+use crate::fixtures::network;
 use alloy_consensus::{
     Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered,
 };
@@ -10,6 +11,7 @@ use alloy_eips::{
     eip7251::{CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, CONSOLIDATION_REQUEST_PREDEPLOY_CODE},
 };
 use alloy_genesis::{ChainConfig, Genesis};
+use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{
     Address, B256, Bytes, Signature, TxKind, U256, address, keccak256, map::AddressMap,
 };
@@ -32,6 +34,11 @@ pub(crate) struct Chain {
     pub(crate) spec: ChainSpec,
     pub(crate) state: MemoryState,
     pub(crate) head: Sealed<Header>,
+}
+
+/// The rules of a fork, by the suites' name, from the genesis on.
+pub(crate) fn rules_of(fork: &str) -> ChainSpec {
+    ChainSpec::new(&ChainConfig { chain_id: CHAIN_ID, ..network(fork) }).unwrap()
 }
 
 /// The rules of Osaka from the genesis on.
@@ -84,10 +91,11 @@ pub(crate) fn user(number: u64) -> Address {
 impl Chain {
     /// Users with 1,000 ether each, the system contracts, and a genesis of 30 million gas.
     pub(crate) fn new(spec: ChainSpec) -> Self {
+        let london = spec.is_london_active_at_block(0);
         let header = Header {
             gas_limit: 30_000_000,
             timestamp: 1,
-            base_fee_per_gas: Some(GWEI as u64),
+            base_fee_per_gas: london.then_some(GWEI as u64),
             blob_gas_used: Some(0),
             excess_blob_gas: Some(0),
             ..Default::default()

@@ -169,7 +169,7 @@ impl TestBlock {
 
 /// A config in which the named fork, and all before it, are active from the genesis on; of a
 /// transition, the second fork begins at time 15,000.
-fn network(name: &str) -> ChainConfig {
+pub(crate) fn network(name: &str) -> ChainConfig {
     let (from, to) = match name.strip_suffix("AtTime15k") {
         Some(both) => both.split_once("To").expect("a transition names two forks"),
         None => (name, ""),

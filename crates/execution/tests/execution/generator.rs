@@ -1,13 +1,17 @@
 //! Blocks whose transactions depend on each other in every way that we could think of, from a seed.
 
-use crate::chain::{CHAIN_ID, Chain, ETHER, FEE_RECIPIENT, GWEI, call, from, user};
+use crate::{
+    chain::{CHAIN_ID, Chain, ETHER, FEE_RECIPIENT, GWEI, call, from, user},
+    contracts::{CHILD_CREATION_CODE, CONTRACTS, COUNTER, FACTORY, POOL, TOKEN},
+};
 use alloy_consensus::{TxEip1559, TxEip2930, TxEip7702, TxLegacy};
 use alloy_eips::{
     eip2930::{AccessList, AccessListItem},
     eip4895::Withdrawal,
     eip7702::Authorization,
 };
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, bytes};
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, bytes};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use blockraft_execution::BlockAttributes;
@@ -15,89 +19,64 @@ use blockraft_primitives::Transaction;
 use rand::{Rng, rngs::SmallRng};
 use std::collections::BTreeMap;
 
-/// Code, and what it does. An argument is the first word of the call's data.
-const CONTRACTS: [(Address, Bytes); 17] = [
-    // Adds one to slot 0: hot.
-    (address!("0000000000000000000000000000000000c00001"), bytes!("5f546001015f5500")),
-    // Adds one to the caller's slot: independent.
-    (address!("0000000000000000000000000000000000c00002"), bytes!("3354600101335500")),
-    // Keeps the balance of the argument.
-    (address!("0000000000000000000000000000000000c00003"), bytes!("5f35315f5500")),
-    // Keeps the balance of the fee recipient.
-    (address!("0000000000000000000000000000000000c00004"), bytes!("41315f5500")),
-    // Calls the argument with the value it got; keeps whether that went well.
-    (address!("0000000000000000000000000000000000c00005"), bytes!("5f5f5f5f345f355af15f5500")),
-    // Delegates to the argument.
-    (address!("0000000000000000000000000000000000c00006"), bytes!("5f5f5f5f5f355af45f5500")),
-    // CREATE2 of a contract that self-destructs when called, by the argument as salt.
-    (
-        address!("0000000000000000000000000000000000c00007"),
-        bytes!("696133ff5f526002601ef35f525f35600a601634f55f355500"),
-    ),
-    // Counts in transient storage, then keeps the count.
-    (address!("0000000000000000000000000000000000c00008"), bytes!("5f5c6001015f5d5f5c5f5500")),
-    // Flips the caller's slot: refunds.
-    (address!("0000000000000000000000000000000000c00009"), bytes!("335415335500")),
-    // Keeps the history contract's answer for the parent.
-    (
-        address!("0000000000000000000000000000000000c0000a"),
-        bytes!(
-            "600143035f5260205f60205f730000f90827f1c53a10cb7a02335b1753200029355afa505f515f5500"
-        ),
-    ),
-    // A token: moves one from the caller to the argument, and logs.
-    (
-        address!("0000000000000000000000000000000000c0000b"),
-        bytes!("33546001900333555f35546001015f35555f5fa000"),
-    ),
-    // Counts, then reverts.
-    (address!("0000000000000000000000000000000000c0000c"), bytes!("5f546001015f555f5ffd")),
-    // Self-destructs in favour of the caller.
-    (address!("0000000000000000000000000000000000c0000d"), bytes!("33ff")),
-    // Keeps its own balance: reads what plain credits brought.
-    (address!("0000000000000000000000000000000000c0000e"), bytes!("475f5500")),
-    // Runs for ever.
-    (address!("0000000000000000000000000000000000c0000f"), bytes!("5b5f56")),
-    // Keeps the hash of the parent.
-    (address!("0000000000000000000000000000000000c00010"), bytes!("60014303405f5500")),
-    // Keeps the random value of the block.
-    (address!("0000000000000000000000000000000000c00011"), bytes!("445f5500")),
-];
-
 /// What a block is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Family {
     /// Transfers among many accounts.
     Transfers,
+    /// Transfers of which most touch a few accounts (Zipf).
+    Zipf,
     /// Everybody pays one, one pays everybody.
     Hubs,
     /// Senders that earlier transactions of the block fund.
     Chains,
+    /// The fee recipient sends too, and its balance is looked at.
+    FeeRecipient,
+    /// Balances are looked at that others credit.
+    Balances,
     /// One hot counter.
     Hot,
+    /// One token, some holders hot.
+    Token,
+    /// One pool.
+    Pool,
+    /// Calls into contracts that others call, plain and delegated.
+    Nested,
+    /// Contracts are created, called, destroyed and created again.
+    Creations,
+    /// What fails, between what does not: reverts, gas that runs out, and transactions that may not run.
+    Failing,
+    /// Refunds, access lists, transient storage.
+    Storage,
+    /// Accounts get code (EIP-7702) and are called.
+    Delegations,
+    /// The history contract, BLOCKHASH, PREVRANDAO.
+    History,
     /// Calls that do not meet.
     Independent,
     /// All of it.
     Everything,
 }
 
-pub(crate) const FAMILIES: [Family; 6] = [
+pub(crate) const FAMILIES: [Family; 17] = [
     Family::Transfers,
+    Family::Zipf,
     Family::Hubs,
     Family::Chains,
+    Family::FeeRecipient,
+    Family::Balances,
     Family::Hot,
+    Family::Token,
+    Family::Pool,
+    Family::Nested,
+    Family::Creations,
+    Family::Failing,
+    Family::Storage,
+    Family::Delegations,
+    Family::History,
     Family::Independent,
     Family::Everything,
 ];
-
-/// Puts the contracts on a chain.
-pub(crate) fn deploy(chain: &mut Chain) {
-    for (address, code) in &CONTRACTS {
-        chain.deploy(*address, code.clone());
-        chain.fund(*address, 1_000);
-    }
-    chain.fund(FEE_RECIPIENT, 10 * ETHER);
-}
 
 /// A block in the making.
 pub(crate) struct Generator<'a> {
@@ -116,9 +95,20 @@ impl<'a> Generator<'a> {
         while self.transactions.len() < count {
             match family {
                 Family::Transfers => self.transfer(),
+                Family::Zipf => self.zipf(),
                 Family::Hubs => self.hub(),
                 Family::Chains => self.funded_sender(),
-                Family::Hot => self.calls(&[0, 10]),
+                Family::FeeRecipient => self.fee_recipient(),
+                Family::Balances => self.one_of(&[2, 3, 13], Self::hub),
+                Family::Hot => self.calls(&[COUNTER, TOKEN]),
+                Family::Token => self.token(),
+                Family::Pool => self.calls(&[POOL]),
+                Family::Nested => self.calls(&[4, 5, 18]),
+                Family::Creations => self.one_of(&[FACTORY, 12], Self::creation),
+                Family::Failing => self.failing(),
+                Family::Storage => self.calls(&[7, 8, COUNTER]),
+                Family::Delegations => self.one_of(&[4, 5, 18], Self::delegation),
+                Family::History => self.calls(&[9, 15, 16]),
                 Family::Independent => self.calls(&[1, 8]),
                 Family::Everything => self.anything(),
             }
@@ -127,13 +117,71 @@ impl<'a> Generator<'a> {
     }
 
     fn anything(&mut self) {
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..14) {
             0 => self.transfer(),
             1 => self.hub(),
             2 => self.funded_sender(),
             3 => self.delegation(),
             4 => self.creation(),
-            _ => self.calls(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
+            5 => self.zipf(),
+            6 => self.fee_recipient(),
+            7 => self.token(),
+            8 => self.failing(),
+            _ => {
+                let contract = self.rng.random_range(0..CONTRACTS.len());
+                self.calls(&[contract]);
+            }
+        }
+    }
+
+    /// A call of one of the contracts, or something else as often.
+    fn one_of(&mut self, contracts: &[usize], other: fn(&mut Self)) {
+        if self.rng.random_bool(0.5) { self.calls(contracts) } else { other(self) }
+    }
+
+    /// One of 1 to 30, half of the time one of the first four.
+    fn ranked(&mut self) -> u64 {
+        let x: f64 = self.rng.random();
+        30_f64.powf(x * x) as u64
+    }
+
+    fn zipf(&mut self) {
+        let (sender, receiver) = (user(self.ranked()), user(self.ranked()));
+        self.push(sender, call(0, receiver, 3));
+    }
+
+    fn fee_recipient(&mut self) {
+        let other = self.someone();
+        match self.rng.random_range(0..4) {
+            0 => self.push(FEE_RECIPIENT, call(0, other, 9)),
+            1 => self.push(other, call(0, FEE_RECIPIENT, 9)),
+            2 => self.calls(&[3]),
+            _ => self.transfer(),
+        }
+    }
+
+    fn token(&mut self) {
+        let (sender, holder) = (user(self.ranked()), user(self.ranked()));
+        let input = Bytes::copy_from_slice(holder.into_word().as_slice());
+        self.push(sender, TxEip1559 { input, ..call(0, CONTRACTS[TOKEN].0, 0) });
+    }
+
+    /// Half of these are in no block: a gap before the nonce, too little gas to begin, no funds, a tip above
+    /// the fee.
+    fn failing(&mut self) {
+        let sender = self.someone();
+        let outsider = user(self.rng.random_range(60..99));
+        let counter = call(0, CONTRACTS[COUNTER].0, 0);
+        match self.rng.random_range(0..8) {
+            0 => {
+                self.nonce(outsider);
+                self.push(outsider, counter);
+            }
+            1 => self.push(outsider, TxEip1559 { gas_limit: 20_999, ..counter }),
+            2 => self.push(user(4_000_000), counter),
+            3 => self.push(outsider, call(0, user(3), 2_000 * ETHER)),
+            4 => self.push(sender, TxEip1559 { gas_limit: 22_000, ..counter }),
+            _ => self.calls(&[11, 14, 10]),
         }
     }
 
@@ -155,10 +203,17 @@ impl<'a> Generator<'a> {
     fn push(&mut self, sender: Address, tx: TxEip1559) {
         let tx = TxEip1559 { nonce: self.nonce(sender), ..tx };
         let access_list = AccessList(vec![AccessListItem {
-            address: CONTRACTS[0].0,
+            address: CONTRACTS[COUNTER].0,
             storage_keys: vec![B256::ZERO],
         }]);
-        let tx = match self.rng.random_range(0..6) {
+        let number = self.chain.head.number + 1;
+        let spec = &self.chain.spec;
+        let kinds = match () {
+            () if spec.is_london_active_at_block(number) => 6,
+            () if spec.is_berlin_active_at_block(number) => 2,
+            () => 1,
+        };
+        let tx = match self.rng.random_range(0..kinds) {
             0 => from(
                 sender,
                 TxLegacy {
@@ -231,10 +286,10 @@ impl<'a> Generator<'a> {
         self.push(sender, TxEip1559 { input, gas_limit, ..call(0, contract, value) });
     }
 
-    /// The address of a contract that `CONTRACTS[6]` may have created.
+    /// The address of a contract that the factory may have created.
     fn child(&mut self) -> Address {
         let salt = Address::with_last_byte(self.rng.random_range(0..4)).into_word();
-        CONTRACTS[6].0.create2_from_code(salt, bytes!("6133ff5f526002601ef3"))
+        CONTRACTS[FACTORY].0.create2_from_code(salt, CHILD_CREATION_CODE)
     }
 
     fn creation(&mut self) {
@@ -259,6 +314,9 @@ impl<'a> Generator<'a> {
     }
 
     fn delegation(&mut self) {
+        if !self.chain.spec.is_prague_active_at_timestamp(self.chain.head.timestamp) {
+            return self.hub();
+        }
         let sender = self.someone();
         let signer = signer(self.rng.random_range(0..3));
         let known = self.nonces.get(&signer.address()).copied();

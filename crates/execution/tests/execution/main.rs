@@ -9,6 +9,7 @@
 mod blockchain_tests;
 mod build_tests;
 mod chain;
+mod contracts;
 mod difficulty_tests;
 mod engine_tests;
 mod fixtures;

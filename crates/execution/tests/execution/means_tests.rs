@@ -2,8 +2,8 @@
 
 use crate::{
     chain::{Chain, call, from, osaka, user},
+    contracts::deploy,
     engine_tests::with_late,
-    generator::deploy,
 };
 use alloy_consensus::TxEip1559;
 use alloy_primitives::{Address, B256, Bytes, U256, address, bytes};
