@@ -256,6 +256,9 @@ pub(crate) struct NodeArgs {
     /// Leave a checkpoint of the state trie when the node stops, and start from it if it is right.
     #[arg(long, env = "BLOCKRAFT_TRIE_CHECKPOINT")]
     pub(crate) trie_checkpoint: Option<bool>,
+    /// Threads that execute blocks and compute their roots; as many as there are cores when absent.
+    #[arg(long, env = "BLOCKRAFT_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -452,6 +455,7 @@ impl NodeArgs {
             history_blocks: self.history_blocks.or(file.history_blocks),
             trie_memory: self.trie_memory.or(file.trie_memory),
             trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
+            threads: self.threads.or(file.threads),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

@@ -44,6 +44,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         history_blocks: Some(u64::MAX),
         trie_memory_bytes: None,
         trie_checkpoint: false,
+        threads: None,
     };
     runtime()?.block_on(async move {
         let node = Node::start(config).await?;

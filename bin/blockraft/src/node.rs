@@ -112,6 +112,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         history_blocks: args.history_blocks,
         trie_memory_bytes: args.trie_memory.map(|mib| mib as usize * (1 << 20)),
         trie_checkpoint: args.trie_checkpoint.unwrap_or(false),
+        threads: args.threads.map(usize::from),
         datadir,
     })
 }

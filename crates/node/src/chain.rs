@@ -13,30 +13,32 @@ use crate::{
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
-use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use blockraft_execution::{BlockAttributes, BuiltBlock, build_block};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, AdmitBatch, Applied, BlockEntry, ChainSpec,
-    CommittedBlock, DroppedTransaction, LogEntry, NodeId, SealedBlock, SlotChange, StateDiff,
-    StateError, StateReader, Transaction,
-    limits::{BLOCK_TX_COUNT_MAX, RPC_PROOF_REWIND_KEY_COUNT_MAX},
+    CommittedBlock, LogEntry, SealedBlock, SlotChange, StateDiff, StateError, StateReader,
+    Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
 use blockraft_rpc::Finality;
 use blockraft_storage::{AppliedStep, StateView, Store};
 use blockraft_trie::{AccountProof, StateTrie};
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use rayon::ThreadPool;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
-/// What the cluster agreed on, as this node builds blocks by it.
+/// How this node builds blocks: what the cluster agreed on, and what it does it with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockOptions {
     pub(crate) fee_recipient: Address,
     pub(crate) gas_limit: u64,
     pub(crate) gasless: bool,
+    /// Threads that make a block; as many as there are cores when absent.
+    pub(crate) threads: Option<usize>,
 }
+
+pub(crate) use build::Proposal;
 
 /// The replicated state machine.
 pub(crate) struct Chain {
@@ -50,6 +52,9 @@ pub(crate) struct Chain {
     /// What a consensus client last said is safe and final.
     pub(crate) finality: watch::Sender<Finality>,
     options: BlockOptions,
+    /// What blocks are made with: beside the threads that recover senders, so that neither waits for
+    /// the other's queue.
+    workers: ThreadPool,
     trie: Mutex<HeadTrie>,
     past: PastTries,
     trie_options: TrieOptions,
@@ -64,23 +69,6 @@ struct HeadTrie {
 struct Ahead {
     hash: B256,
     diff: Arc<StateDiff>,
-}
-
-/// A block that this node built as leader, ready to be proposed.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    pub(crate) hash: B256,
-    pub(crate) transactions: Vec<Transaction>,
-    dropped: usize,
-    /// The encoded log entry.
-    pub(crate) entry: Bytes,
-}
-
-impl Proposal {
-    /// Whether the block would change nothing but the height.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.dropped == 0
-    }
 }
 
 /// What applying an `Admit` or `Block` entry came to.
@@ -111,6 +99,7 @@ impl Chain {
             heads: broadcast::channel(1024).0,
             pending: broadcast::channel(16 * 1024).0,
             finality: watch::Sender::new(Finality::default()),
+            workers: build::workers(options.threads)?,
             options,
             trie: Mutex::new(HeadTrie { trie, ahead: None }),
             past: PastTries::default(),
@@ -294,93 +283,6 @@ impl Chain {
         Ok(())
     }
 
-    /// Builds, executes and seals the block after the head from what the pool offers.
-    pub(crate) fn build(
-        &self,
-        parent: B256,
-        timestamp: u64,
-        term: u64,
-        proposer: NodeId,
-    ) -> Result<Proposal, NodeError> {
-        let expected = parent;
-        let parent = self.store.head();
-        if parent.hash() != expected {
-            return Err(NodeError::HeadMoved { got: parent.hash(), expected });
-        }
-        let attributes = self.attributes(&parent, timestamp, term, proposer);
-        let (candidates, pool_index) = {
-            let pool = self.pool.read();
-            // Read under the pool's lock: never later than what the pool has seen.
-            let index = self.store.applied().position.map_or(0, |p| p.index);
-            let base_fee = next_base_fee(&self.spec, &parent, &attributes);
-            (pool.candidates(base_fee, BLOCK_TX_COUNT_MAX, attributes.gas_limit), index)
-        };
-        let (ids, transactions): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
-        let view = self.store.view(parent.number)?;
-        let execution = Stopwatch::start();
-        let built = build_block(&self.spec, view, &parent, &attributes, &transactions)?;
-        execution.record_stage("execute");
-        let BuiltBlock { mut header, included, dropped, receipts, diff, .. } = built;
-        let diff = Arc::new(diff);
-        let hash = {
-            let mut at_head = self.trie.lock();
-            self.take_back(&mut at_head)?;
-            let hashing = Stopwatch::start();
-            at_head.trie.push(&diff)?;
-            header.state_root = at_head.trie.root();
-            hashing.record_stage("root");
-            let hash = header.hash_slow();
-            at_head.ahead = Some(Ahead { hash, diff: diff.clone() });
-            hash
-        };
-        let entry = BlockEntry {
-            header,
-            transactions: included.iter().map(|i| ids[*i]).collect(),
-            dropped: dropped
-                .iter()
-                .map(|(i, reason)| DroppedTransaction { id: ids[*i], reason: *reason })
-                .collect(),
-            receipts,
-            diff: Arc::unwrap_or_clone(diff),
-            pool_index,
-        };
-        Ok(Proposal {
-            hash,
-            transactions: included.iter().map(|i| transactions[*i].clone()).collect(),
-            dropped: dropped.len(),
-            entry: entry.encode_entry(),
-        })
-    }
-
-    /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the
-    /// extra data.
-    fn attributes(
-        &self,
-        parent: &Sealed<Header>,
-        timestamp: u64,
-        term: u64,
-        proposer: NodeId,
-    ) -> BlockAttributes {
-        let number = (parent.number + 1).to_be_bytes();
-        let mut extra_data = Vec::with_capacity(32);
-        extra_data.extend_from_slice(b"blockraft");
-        extra_data.extend_from_slice(&term.to_be_bytes());
-        extra_data.extend_from_slice(&proposer.to_be_bytes());
-        BlockAttributes {
-            timestamp,
-            fee_recipient: self.options.fee_recipient,
-            gas_limit: self.options.gas_limit,
-            prev_randao: keccak256([parent.hash().as_slice(), &number].concat()),
-            extra_data: extra_data.into(),
-            parent_beacon_block_root: self
-                .spec
-                .is_cancun_active_at_timestamp(timestamp)
-                .then_some(B256::ZERO),
-            withdrawals: Vec::new(),
-            gasless: self.options.gasless,
-        }
-    }
-
     /// Checks a batch against pool and state before it is proposed.
     pub(crate) fn sift(
         &self,
@@ -402,9 +304,7 @@ impl Chain {
 
     /// Whether the pool holds a transaction that the next block could include.
     pub(crate) fn has_executable(&self) -> bool {
-        let parent = self.store.head();
-        let attributes = self.attributes(&parent, parent.timestamp, 0, 0);
-        let base_fee = next_base_fee(&self.spec, &parent, &attributes);
+        let base_fee = self.next_base_fee(&self.store.head());
         self.pool.read().has_executable(base_fee)
     }
 
@@ -488,11 +388,6 @@ fn record_block(block: &SealedBlock) {
     metrics::counter!("blockraft_block_gas_used_total").increment(block.header.gas_used);
 }
 
-fn next_base_fee(spec: &ChainSpec, parent: &Sealed<Header>, attributes: &BlockAttributes) -> u128 {
-    let header = blockraft_execution::next_header(spec, parent, attributes);
-    header.base_fee_per_gas.map_or(0, u128::from)
-}
-
 /// The pool as it was when the store's `applied` was written.
 fn restore_pool(store: &Store) -> Result<Pool, NodeError> {
     let view = store.view(store.head().number)?;
@@ -540,6 +435,7 @@ fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, S
     Ok(false)
 }
 
+mod build;
 mod payload;
 #[cfg(test)]
 pub(crate) mod tests;

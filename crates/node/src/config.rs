@@ -63,4 +63,6 @@ pub struct NodeConfig {
     pub trie_memory_bytes: Option<usize>,
     /// Leave a checkpoint of the state trie when the node stops, and start from it.
     pub trie_checkpoint: bool,
+    /// Threads that execute blocks and compute their roots; as many as there are cores when absent.
+    pub threads: Option<usize>,
 }

@@ -250,6 +250,7 @@ async fn open(config: &NodeConfig, spawner: &Spawner) -> Result<(Store, Arc<Chai
             fee_recipient: config.fee_recipient.unwrap_or(genesis.options.fee_recipient),
             gas_limit: genesis.block_gas_limit(),
             gasless: genesis.options.gasless,
+            threads: config.threads,
         };
         let chain = Arc::new(Chain::open(store.clone(), block_options, trie_options)?);
         Ok((store, chain))

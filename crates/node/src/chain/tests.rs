@@ -120,6 +120,7 @@ fn open_within(path: &Path, memory_bytes_max: Option<usize>) -> Chain {
         fee_recipient: Address::repeat_byte(0xfe),
         gas_limit: store.genesis().block_gas_limit(),
         gasless: false,
+        threads: Some(2),
     };
     Chain::open(store, options, TrieOptions { memory_bytes_max, checkpoint: true }).unwrap()
 }

@@ -160,6 +160,7 @@ impl World {
         let config = NodeConfig {
             trie_memory_bytes: None,
             trie_checkpoint: false,
+            threads: None,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),

@@ -1,0 +1,199 @@
+//! How a leader makes the next block out of what the pool offers.
+
+use super::{Ahead, Chain};
+use crate::{clock::Stopwatch, error::NodeError};
+use alloy_consensus::{Header, Sealed};
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{B256, Bytes, keccak256};
+use blockraft_execution::{
+    BlockAttributes, BuildInput, BuildResult, BuiltBlock, Outcome, build, next_header,
+};
+use blockraft_primitives::{
+    AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
+    limits::BLOCK_TX_COUNT_MAX,
+};
+use rayon::ThreadPool;
+use std::sync::Arc;
+
+/// A block that this node built as leader, ready to be proposed.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) hash: B256,
+    pub(crate) transactions: Vec<Transaction>,
+    dropped: usize,
+    /// The encoded log entry.
+    pub(crate) entry: Bytes,
+}
+
+impl Proposal {
+    /// Whether the block would change nothing but the height.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transactions.is_empty() && self.dropped == 0
+    }
+}
+
+/// A block that is decided upon but for what its transactions do.
+struct Plan {
+    parent: Sealed<Header>,
+    attributes: BlockAttributes,
+    ids: Vec<AdmissionId>,
+    /// One an id, in the order in which they shall run.
+    candidates: Vec<Transaction>,
+    /// What the pool had seen when they were taken from it.
+    pool_index: u64,
+}
+
+/// The threads that make blocks.
+pub(super) fn workers(threads: Option<usize>) -> Result<ThreadPool, NodeError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or_else(rayon::current_num_threads))
+        .thread_name(|index| format!("block-{index}"))
+        .build()
+        .map_err(|error| NodeError::Thread(std::io::Error::other(error)))
+}
+
+impl Chain {
+    /// Builds, executes and seals the block after the head from what the pool offers.
+    pub(crate) fn build(
+        &self,
+        parent: B256,
+        timestamp: u64,
+        term: u64,
+        proposer: NodeId,
+    ) -> Result<Proposal, NodeError> {
+        let expected = parent;
+        let parent = self.store.head();
+        if parent.hash() != expected {
+            return Err(NodeError::HeadMoved { got: parent.hash(), expected });
+        }
+        let plan = self.plan(parent, timestamp, term, proposer);
+        let view = self.store.view(plan.parent.number)?;
+        // Outcomes of other members come in here.
+        let seeds = Vec::new();
+        let built = self.execute(&plan, view, seeds)?;
+        self.seal(plan, built)
+    }
+
+    fn plan(&self, parent: Sealed<Header>, timestamp: u64, term: u64, proposer: NodeId) -> Plan {
+        let attributes = self.attributes(&parent, timestamp, term, proposer);
+        let base_fee = self.base_fee(&parent, &attributes);
+        let (candidates, pool_index) = {
+            let pool = self.pool.read();
+            // Read under the pool's lock: never later than what the pool has seen.
+            let index = self.store.applied().position.map_or(0, |p| p.index);
+            (pool.candidates(base_fee, BLOCK_TX_COUNT_MAX, attributes.gas_limit), index)
+        };
+        let (ids, candidates) = candidates.into_iter().unzip();
+        Plan { parent, attributes, ids, candidates, pool_index }
+    }
+
+    /// Runs the candidates on the parent's state. `seeds` are outcomes of candidates by index.
+    fn execute(
+        &self,
+        plan: &Plan,
+        state: impl StateReader,
+        seeds: Vec<(usize, Outcome)>,
+    ) -> Result<BuiltBlock, NodeError> {
+        let Plan { parent, attributes, candidates, .. } = plan;
+        let input = BuildInput { spec: &self.spec, parent, attributes, candidates };
+        let threads = self.workers.current_num_threads();
+        let execution = Stopwatch::start();
+        let result = self.workers.install(|| build(&input, state, seeds, threads))?;
+        execution.record_stage("execute");
+        let BuildResult { block, seeds_kept, executed_again } = result;
+        metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
+        metrics::counter!("blockraft_execution_executed_again_txs_total")
+            .increment(executed_again as u64);
+        report_dropped(&block, candidates);
+        Ok(block)
+    }
+
+    /// Computes the state root: then the block has a hash, and can be proposed.
+    fn seal(&self, plan: Plan, built: BuiltBlock) -> Result<Proposal, NodeError> {
+        let Plan { ids, pool_index, .. } = plan;
+        let BuiltBlock { mut header, included, dropped, transactions, receipts, diff, .. } = built;
+        let diff = Arc::new(diff);
+        let hash = {
+            let mut at_head = self.trie.lock();
+            self.take_back(&mut at_head)?;
+            let hashing = Stopwatch::start();
+            let trie = &mut at_head.trie;
+            header.state_root = self.workers.install(|| trie.push(&diff).map(|()| trie.root()))?;
+            hashing.record_stage("root");
+            let hash = header.hash_slow();
+            at_head.ahead = Some(Ahead { hash, diff: diff.clone() });
+            hash
+        };
+        let entry = BlockEntry {
+            header,
+            transactions: included.iter().map(|i| ids[*i]).collect(),
+            dropped: dropped
+                .iter()
+                .map(|(i, reason)| DroppedTransaction { id: ids[*i], reason: *reason })
+                .collect(),
+            receipts,
+            diff: Arc::unwrap_or_clone(diff),
+            pool_index,
+        };
+        Ok(Proposal { hash, transactions, dropped: dropped.len(), entry: entry.encode_entry() })
+    }
+
+    /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the
+    /// extra data.
+    fn attributes(
+        &self,
+        parent: &Sealed<Header>,
+        timestamp: u64,
+        term: u64,
+        proposer: NodeId,
+    ) -> BlockAttributes {
+        let number = (parent.number + 1).to_be_bytes();
+        let mut extra_data = Vec::with_capacity(32);
+        extra_data.extend_from_slice(b"blockraft");
+        extra_data.extend_from_slice(&term.to_be_bytes());
+        extra_data.extend_from_slice(&proposer.to_be_bytes());
+        BlockAttributes {
+            timestamp,
+            fee_recipient: self.options.fee_recipient,
+            gas_limit: self.options.gas_limit,
+            prev_randao: keccak256([parent.hash().as_slice(), &number].concat()),
+            extra_data: extra_data.into(),
+            parent_beacon_block_root: self
+                .spec
+                .is_cancun_active_at_timestamp(timestamp)
+                .then_some(B256::ZERO),
+            withdrawals: Vec::new(),
+            gasless: self.options.gasless,
+        }
+    }
+
+    /// The base fee of a block on `parent`, whenever it comes.
+    pub(super) fn next_base_fee(&self, parent: &Sealed<Header>) -> u128 {
+        self.base_fee(parent, &self.attributes(parent, parent.timestamp, 0, 0))
+    }
+
+    fn base_fee(&self, parent: &Sealed<Header>, attributes: &BlockAttributes) -> u128 {
+        let header = next_header(&self.spec, parent, attributes);
+        header.base_fee_per_gas.map_or(0, u128::from)
+    }
+}
+
+/// Transactions that leave the pool unexecuted, by reason; what would have stopped the chain by name.
+fn report_dropped(block: &BuiltBlock, candidates: &[Transaction]) {
+    for (index, reason) in &block.dropped {
+        let label = match reason {
+            DropReason::Invalid => "invalid",
+            DropReason::Poison => {
+                let tx = &candidates[*index];
+                tracing::error!(
+                    hash = %tx.tx_hash(),
+                    sender = %tx.signer(),
+                    number = block.header.number,
+                    "a transaction that the executor cannot run is quarantined: it leaves the pool"
+                );
+                "poison"
+            }
+        };
+        metrics::counter!("blockraft_block_dropped_txs_total", "reason" => label).increment(1);
+    }
+}
