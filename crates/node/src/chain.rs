@@ -1,9 +1,8 @@
 //! The replicated state machine of this node: what applying a log entry does, and how a leader makes
 //! the next block out of it.
 //!
-//! State, trie and pool move together, entry by entry, in log order. The trie of a leader may be one
-//! block ahead, because the root has to be known before the block is proposed; if that block does not
-//! come back committed, the trie is taken back to the head before anything else happens to it.
+//! State, trie and pool move together, entry by entry, in log order. The trie of a leader may be some
+//! blocks ahead: see `head_trie`.
 
 use crate::{
     clock::Stopwatch,
@@ -11,19 +10,18 @@ use crate::{
     past_trie::PastTries,
     trie_start::{self, TrieOptions},
 };
-use alloy_consensus::{Header, Sealed};
+use alloy_consensus::Sealed;
 use alloy_eips::eip4895::Withdrawals;
-use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_primitives::{Address, B256, U256};
 use blockraft_primitives::{
-    Account, AccountChange, AccountDiff, AdmitBatch, Applied, BlockEntry, ChainSpec,
-    CommittedBlock, LogEntry, SealedBlock, SlotChange, StateDiff, StateError, StateReader,
-    Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
+    Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, SealedBlock,
+    StateError, StateReader, Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
 use blockraft_rpc::Finality;
 use blockraft_storage::{AppliedStep, StateView, Store};
-use blockraft_trie::{AccountProof, StateTrie};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use blockraft_trie::AccountProof;
+use parking_lot::RwLock;
 use rayon::ThreadPool;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
@@ -38,7 +36,10 @@ pub(crate) struct BlockOptions {
     pub(crate) threads: Option<usize>,
 }
 
-pub(crate) use build::Proposal;
+pub(crate) use build::{BuildOrder, Proposal};
+pub(crate) use unapplied::Unapplied;
+
+use head_trie::{HeadTrie, TriePlace, values_at};
 
 /// The replicated state machine.
 pub(crate) struct Chain {
@@ -55,20 +56,9 @@ pub(crate) struct Chain {
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
     workers: ThreadPool,
-    trie: Mutex<HeadTrie>,
+    trie: TriePlace,
     past: PastTries,
     trie_options: TrieOptions,
-}
-
-/// The trie, at the store's head or one proposed block ahead of it. Its lock is taken before the pool's.
-struct HeadTrie {
-    trie: StateTrie,
-    ahead: Option<Ahead>,
-}
-
-struct Ahead {
-    hash: B256,
-    diff: Arc<StateDiff>,
 }
 
 /// What applying an `Admit` or `Block` entry came to.
@@ -101,7 +91,7 @@ impl Chain {
             finality: watch::Sender::new(Finality::default()),
             workers: build::workers(options.threads)?,
             options,
-            trie: Mutex::new(HeadTrie { trie, ahead: None }),
+            trie: TriePlace::new(trie),
             past: PastTries::default(),
             trie_options,
         })
@@ -213,76 +203,6 @@ impl Chain {
         metrics::gauge!("blockraft_txpool_queued_transactions").set(queued as f64);
     }
 
-    /// Brings the trie to the state after a block and holds it against the header's root. The lock is for
-    /// the caller to hold until the store has the block too: whoever takes it finds both at one head.
-    fn move_trie(
-        &self,
-        hash: B256,
-        header: &Header,
-        diff: &StateDiff,
-    ) -> Result<MutexGuard<'_, HeadTrie>, NodeError> {
-        let mut at_head = self.trie.lock();
-        if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
-            at_head.ahead = None;
-            self.bound_trie_memory(&mut at_head, diff);
-            return Ok(at_head);
-        }
-        self.take_back(&mut at_head)?;
-        at_head.trie.push(diff)?;
-        let got = at_head.trie.root();
-        if got != header.state_root {
-            return Err(NodeError::WrongRoot {
-                number: header.number,
-                got,
-                expected: header.state_root,
-            });
-        }
-        self.bound_trie_memory(&mut at_head, diff);
-        Ok(at_head)
-    }
-
-    fn rebuild_trie(&self) -> Result<StateTrie, NodeError> {
-        trie_start::rebuild(&self.store, self.trie_options.memory_bytes_max)
-    }
-
-    /// Holds the trie under its memory limit. `diff` is of a block that the store does not have yet.
-    fn bound_trie_memory(&self, at_head: &mut HeadTrie, diff: &StateDiff) {
-        if !at_head.trie.may_exceed_limit() {
-            return;
-        }
-        let mut unpersisted = self.store.unpersisted_accounts();
-        unpersisted.extend(diff.accounts.iter().map(|account| keccak256(account.address)));
-        let bytes = at_head.trie.shrink(&unpersisted);
-        metrics::gauge!("blockraft_trie_memory_bytes").set(bytes as f64);
-        if self.trie_options.memory_bytes_max.is_some_and(|limit| bytes > limit) {
-            tracing::warn!(bytes, "the state trie is above its memory limit: nothing more can go");
-        }
-    }
-
-    /// Takes a proposed block that was not committed out of the trie again.
-    fn take_back(&self, at_head: &mut HeadTrie) -> Result<(), NodeError> {
-        let Some(ahead) = at_head.ahead.take() else { return Ok(()) };
-        let view = self.store.view(self.store.head().number)?;
-        if removes_unnamed_storage(&view, &ahead.diff)? {
-            while self.store.backlog().blocks > 0 {
-                self.store.persist()?;
-            }
-            at_head.trie = self.rebuild_trie()?;
-        } else {
-            at_head.trie.push(&values_at(&view, &ahead.diff)?)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a block that was built and will not be proposed.
-    pub(crate) fn abandon(&self, hash: B256) -> Result<(), NodeError> {
-        let mut at_head = self.trie.lock();
-        if at_head.ahead.as_ref().is_some_and(|ahead| ahead.hash == hash) {
-            self.take_back(&mut at_head)?;
-        }
-        Ok(())
-    }
-
     /// Checks a batch against pool and state before it is proposed.
     pub(crate) fn sift(
         &self,
@@ -302,10 +222,13 @@ impl Chain {
             || matches!(self.store.transaction(hash), Ok(Some(_)))
     }
 
-    /// Whether the pool holds a transaction that the next block could include.
-    pub(crate) fn has_executable(&self) -> bool {
-        let base_fee = self.next_base_fee(&self.store.head());
-        self.pool.read().has_executable(base_fee)
+    /// Whether the pool may hold a transaction that a block after `unapplied` could include.
+    pub(crate) fn has_executable(&self, unapplied: &[Arc<Unapplied>]) -> bool {
+        let head = self.store.head();
+        let base_fee = self.next_base_fee(unapplied.last().map_or(&head, |block| &block.header));
+        let taken: usize = unapplied.iter().map(|block| block.transactions.len()).sum();
+        let pool = self.pool.read();
+        pool.status().0 > taken && pool.has_executable(base_fee)
     }
 
     /// A Merkle proof of an account and some of its slots at a block (EIP-1186). The trie of a block
@@ -323,7 +246,7 @@ impl Chain {
         // computed once more like any other node's.
         self.take_back(&mut at_head)?;
         if number == head {
-            return Ok(at_head.trie.prove(address, slots)?);
+            return Ok(at_head.trie()?.prove(address, slots)?);
         }
         let back = match self.store.changes_since(number, RPC_PROOF_REWIND_KEY_COUNT_MAX) {
             Err(StateError::Pruned { .. }) if number >= self.store.oldest_state() => {
@@ -333,9 +256,10 @@ impl Chain {
             changes => changes?,
         };
         let forth = values_at(&self.store.view(head)?, &back)?;
-        at_head.trie.push(&back)?;
-        let proof = at_head.trie.prove(address, slots);
-        at_head.trie.push(&forth)?;
+        let trie = at_head.trie()?;
+        trie.push(&back)?;
+        let proof = trie.prove(address, slots);
+        trie.push(&forth)?;
         Ok(proof?)
     }
 
@@ -359,7 +283,7 @@ impl Chain {
         }
         let mut at_head = self.trie.lock();
         self.take_back(&mut at_head)?;
-        trie_start::leave_checkpoint(&self.store, &mut at_head.trie)
+        trie_start::leave_checkpoint(&self.store, at_head.trie()?)
     }
 
     /// Replaces everything by a snapshot's content.
@@ -368,7 +292,7 @@ impl Chain {
         let mut pool = self.pool.write();
         let applied = self.store.install_snapshot(file)?;
         let trie = self.rebuild_trie()?;
-        *at_head = HeadTrie { trie, ahead: None };
+        *at_head = HeadTrie::new(trie);
         *pool = restore_pool(&self.store)?;
         tracing::info!(block = self.store.head().number, "snapshot installed");
         Ok(applied)
@@ -405,37 +329,9 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
     })
 }
 
-/// What every key of `diff` reads in `view`: the diff that undoes it, if it names every slot it changes.
-fn values_at(view: &StateView, diff: &StateDiff) -> Result<StateDiff, StateError> {
-    let accounts = diff.accounts.iter().map(|account| account_at(view, account));
-    Ok(StateDiff { accounts: accounts.collect::<Result<_, _>>()?, codes: Vec::new() })
-}
-
-fn account_at(view: &StateView, account: &AccountDiff) -> Result<AccountDiff, StateError> {
-    let storage = account.storage.iter().map(|change| {
-        let value = view.storage(account.address, change.slot)?;
-        Ok(SlotChange { slot: change.slot, value })
-    });
-    Ok(AccountDiff {
-        address: account.address,
-        change: view.account(account.address)?.map_or(AccountChange::Deleted, AccountChange::Set),
-        storage_wiped: false,
-        storage: storage.collect::<Result<_, StateError>>()?,
-    })
-}
-
-/// Whether `diff` removes storage of `view` without naming its slots: a self-destruct before Cancun.
-fn removes_unnamed_storage(view: &StateView, diff: &StateDiff) -> Result<bool, StateError> {
-    for account in &diff.accounts {
-        let removes = account.storage_wiped || account.change == AccountChange::Deleted;
-        if removes && view.account(account.address)?.is_some_and(|before| before.has_code()) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 mod build;
+mod head_trie;
 mod payload;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unapplied;

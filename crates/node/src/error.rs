@@ -52,6 +52,9 @@ pub enum NodeError {
         /// What the header says.
         expected: B256,
     },
+    /// An earlier failure left the trie half way.
+    #[error("the state trie is not usable after an earlier failure: this node must start again")]
+    TrieLost,
     /// The head is not what a block was to be built on.
     #[error("the head is {got}, the block was to be built on {expected}")]
     HeadMoved {

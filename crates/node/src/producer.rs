@@ -2,9 +2,10 @@
 //! it with events, and carries its commands out. Nothing here decides.
 
 use crate::{
-    chain::{Chain, Proposal},
+    chain::{BuildOrder, Chain, Proposal, Unapplied},
     clock::Clock,
 };
+use alloy_consensus::{Header, Sealed};
 use alloy_primitives::B256;
 use blockraft_primitives::{NodeId, Tick, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
 use blockraft_protocol::{
@@ -12,7 +13,12 @@ use blockraft_protocol::{
     Response, Sifted, Ticket,
 };
 use blockraft_raft::{ApplyResponse, BarrierError, ProposeError, RaftNode, RaftStatus, Spawner};
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Pause before a barrier is tried again.
@@ -69,13 +75,52 @@ pub(crate) struct Producer {
     spawner: Spawner,
     inputs: mpsc::Sender<Input>,
     leader: Leader,
-    /// What the proposed block contains, until it is applied.
-    in_flight: InFlight,
+    proposed: Proposed,
     head: Head,
     built: Option<(BuildId, Proposal)>,
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     wake_at: Option<Tick>,
+}
+
+/// The blocks that are proposed and not applied, oldest first.
+#[derive(Debug, Default)]
+struct Proposed {
+    blocks: VecDeque<(BuildId, Arc<Unapplied>)>,
+    /// What is in them.
+    in_flight: Arc<InFlight>,
+    /// The term that they are of.
+    term: Option<u64>,
+}
+
+impl Proposed {
+    fn push(&mut self, build: BuildId, block: Arc<Unapplied>) {
+        self.blocks.push_back((build, block));
+        self.changed();
+    }
+
+    fn keep(&mut self, wanted: impl Fn(BuildId, &Unapplied) -> bool) {
+        self.blocks.retain(|(build, block)| wanted(*build, block));
+        self.changed();
+    }
+
+    fn get(&self, build: BuildId) -> Option<&Arc<Unapplied>> {
+        self.blocks.iter().find(|(id, _)| *id == build).map(|(_, block)| block)
+    }
+
+    fn list(&self) -> Vec<Arc<Unapplied>> {
+        self.blocks.iter().map(|(_, block)| block.clone()).collect()
+    }
+
+    fn changed(&mut self) {
+        let mut in_flight = InFlight::new();
+        for (_, block) in &self.blocks {
+            in_flight.add(&block.transactions);
+            in_flight.add_dropped(&block.dropped);
+        }
+        self.in_flight = Arc::new(in_flight);
+        metrics::gauge!("blockraft_pipeline_proposed_blocks").set(self.blocks.len() as f64);
+    }
 }
 
 struct Waiting {
@@ -108,7 +153,7 @@ impl Producer {
             spawner,
             inputs: queue.inputs.clone(),
             leader,
-            in_flight: InFlight::new(),
+            proposed: Proposed::default(),
             head,
             built: None,
             waiting: BTreeMap::new(),
@@ -156,9 +201,9 @@ impl Producer {
         match input {
             Input::Submit { transactions, reply } => self.submitted(transactions, reply).await,
             Input::Built { build, proposal: Some(proposal) } => {
-                let empty = proposal.is_empty();
+                let (head, empty) = (head_at(&proposal.block.header), proposal.block.is_empty());
                 self.built = Some((build, proposal));
-                self.step(Event::BlockBuilt { build, empty }).await;
+                self.step(Event::BlockBuilt { build, head, empty }).await;
             }
             Input::Built { build, proposal: None } => self.step(Event::BuildFailed { build }).await,
             Input::Event(event) => self.step(event).await,
@@ -166,10 +211,14 @@ impl Producer {
     }
 
     async fn role_changed(&mut self, status: &RaftStatus) {
-        if status.is_leader() {
-            self.step(Event::Elected { term: status.term }).await;
+        let term = status.is_leader().then_some(status.term);
+        if self.proposed.term != term {
+            self.proposed.term = term;
+            self.proposed.keep(|_, _| false);
+        }
+        if let Some(term) = term {
+            self.step(Event::Elected { term }).await;
         } else {
-            self.in_flight = InFlight::new();
             self.step(Event::Deposed { leader: status.leader }).await;
         }
     }
@@ -178,10 +227,11 @@ impl Producer {
         let head = head_of(&self.chain);
         if head != self.head {
             self.head = head;
-            self.in_flight = InFlight::new();
+            self.proposed.keep(|_, block| block.header.number > head.number);
             self.step(Event::BlockApplied { head }).await;
         }
-        if self.leader.leading_term().is_some() && self.chain.has_executable() {
+        if self.leader.leading_term().is_some() && self.chain.has_executable(&self.proposed.list())
+        {
             self.step(Event::PoolReady).await;
         }
     }
@@ -194,7 +244,7 @@ impl Producer {
     ) {
         let hashes = transactions.iter().map(|tx| *tx.tx_hash()).collect();
         let chain = &self.chain;
-        let in_flight = &self.in_flight;
+        let in_flight = &self.proposed.in_flight;
         let sifted = tokio::task::block_in_place(|| chain.sift(in_flight, transactions));
         let sifted = match sifted {
             Ok(sifted) => sifted,
@@ -299,10 +349,18 @@ impl Producer {
     }
 
     fn build(&self, build: BuildId, parent: Head, timestamp: u64) {
-        let (chain, node_id) = (self.chain.clone(), self.node_id);
+        let chain = self.chain.clone();
         let (tracker, inputs) = (self.spawner.tasks.clone(), self.inputs.clone());
+        let order = BuildOrder {
+            parent: parent.hash,
+            timestamp,
+            term: build.term,
+            proposer: self.node_id,
+            unapplied: self.proposed.list(),
+            in_flight: self.proposed.in_flight.clone(),
+        };
         tracker.spawn_blocking(move || {
-            let proposal = match chain.build(parent.hash, timestamp, build.term, node_id) {
+            let proposal = match chain.build(&order) {
                 Ok(proposal) => Some(proposal),
                 Err(error) => {
                     tracing::error!(%error, number = parent.number + 1, "block could not be built");
@@ -320,8 +378,7 @@ impl Producer {
             let event = Event::ProposalFailed { build, failure };
             return self.report(std::future::ready(Input::Event(event)));
         };
-        self.in_flight = InFlight::new();
-        self.in_flight.add(&proposal.transactions);
+        self.proposed.push(build, proposal.block);
         let taken = self.raft.propose_ff(proposal.entry.into()).await;
         let inputs = self.inputs.clone();
         self.spawner.tasks.spawn(async move {
@@ -341,10 +398,13 @@ impl Producer {
     }
 
     fn discard(&mut self, build: BuildId) {
-        let Some((_, proposal)) = self.built.take_if(|(built, _)| *built == build) else { return };
+        let built = self.built.take_if(|(built, _)| *built == build);
+        let built = built.map(|(_, proposal)| proposal.block);
+        let Some(block) = built.or_else(|| self.proposed.get(build).cloned()) else { return };
+        self.proposed.keep(|id, _| id != build);
         let chain = self.chain.clone();
         self.spawner.tasks.spawn_blocking(move || {
-            if let Err(error) = chain.abandon(proposal.hash) {
+            if let Err(error) = chain.abandon(block.header.hash()) {
                 tracing::error!(%error, "the trie could not be taken back to the head");
             }
         });
@@ -382,7 +442,10 @@ fn failure_of(error: ProposeError) -> ProposalFailure {
 }
 
 fn head_of(chain: &Chain) -> Head {
-    let header = chain.store.head();
+    head_at(&chain.store.head())
+}
+
+fn head_at(header: &Sealed<Header>) -> Head {
     Head { number: header.number, hash: header.hash(), timestamp: header.timestamp }
 }
 

@@ -35,4 +35,4 @@ pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
 pub use payload_entry::{ForkchoiceEntry, PayloadEntry};
 pub use pool_record::{PoolChange, PoolRecord};
-pub use state::{DiffIndex, MemoryState, StateError, StateReader, WithDiff};
+pub use state::{DiffIndex, DiffLayer, MemoryState, StateError, StateReader, WithDiffs};

@@ -24,6 +24,8 @@ pub const ADMIT_TX_COUNT_MAX: usize = 2_000;
 pub const ADMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Transactions in one block.
 pub const BLOCK_TX_COUNT_MAX: usize = 20_000;
+/// Blocks that a leader has proposed and that are not applied yet: while there are so many, none is begun.
+pub const PIPELINE_BLOCK_COUNT_MAX: usize = 2;
 /// Entries in one append call.
 pub const APPEND_ENTRY_COUNT_MAX: u64 = 256;
 /// Bytes of one frame between nodes; a longer one closes the connection before any allocation.

@@ -152,32 +152,50 @@ impl DiffIndex {
     }
 }
 
-/// A state with one more block on top: what block b+1 executes on while b is being replicated.
-#[derive(Debug)]
-pub struct WithDiff<S> {
-    /// The state below.
-    pub base: S,
-    /// The changes of the block on top.
-    pub diff: DiffIndex,
-    /// Number and hash of the block on top.
+/// What a block changes, to be read through.
+#[derive(Clone, Debug)]
+pub struct DiffLayer {
+    /// The changes.
+    pub diff: Arc<DiffIndex>,
+    /// Number and hash of the block.
     pub block: (u64, B256),
 }
 
-impl<S: StateReader> StateReader for WithDiff<S> {
+/// A state with more blocks on top: what block b+1 executes on while b is being replicated.
+#[derive(Clone, Debug)]
+pub struct WithDiffs<S> {
+    /// The state below.
+    pub base: S,
+    /// In block order.
+    pub layers: Vec<DiffLayer>,
+}
+
+impl<S> WithDiffs<S> {
+    fn newest<T>(&self, read: impl Fn(&DiffIndex) -> Option<T>) -> Option<T> {
+        self.layers.iter().rev().find_map(|layer| read(&layer.diff))
+    }
+}
+
+impl<S: StateReader> StateReader for WithDiffs<S> {
     fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
-        self.diff.account(&address).map_or_else(|| self.base.account(address), Ok)
+        let known = self.newest(|diff| diff.account(&address));
+        known.map_or_else(|| self.base.account(address), Ok)
     }
     fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
-        self.diff.storage(&address, &slot).map_or_else(|| self.base.storage(address, slot), Ok)
+        let known = self.newest(|diff| diff.storage(&address, &slot));
+        known.map_or_else(|| self.base.storage(address, slot), Ok)
     }
     fn has_storage(&self, address: Address) -> Result<bool, StateError> {
-        self.diff.has_storage(&address).map_or_else(|| self.base.has_storage(address), Ok)
+        let known = self.newest(|diff| diff.has_storage(&address));
+        known.map_or_else(|| self.base.has_storage(address), Ok)
     }
     fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
-        self.diff.code(&code_hash).map_or_else(|| self.base.code(code_hash), |c| Ok(c.clone()))
+        let known = self.newest(|diff| diff.code(&code_hash).cloned());
+        known.map_or_else(|| self.base.code(code_hash), Ok)
     }
     fn block_hash(&self, number: u64) -> Result<B256, StateError> {
-        if number == self.block.0 { Ok(self.block.1) } else { self.base.block_hash(number) }
+        let known = self.layers.iter().find(|layer| layer.block.0 == number);
+        known.map_or_else(|| self.base.block_hash(number), |layer| Ok(layer.block.1))
     }
 }
 

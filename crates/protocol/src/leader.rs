@@ -10,9 +10,9 @@
 //! |---|---|---|
 //! | `Barrier` | waits until all that was committed when the term began is applied (a read index, or a blank entry) | `CaughtUp` |
 //! | `ProposeAdmit` | proposes `LogEntry::Admit` | `AdmitApplied` once applied here, else `AdmitFailed` |
-//! | `BuildBlock` | takes candidates from the pool and runs them on the parent | `BlockBuilt` or `BuildFailed` |
-//! | `ProposeBlock` | proposes what was built | `BlockApplied` once applied here, else `ProposalFailed` |
-//! | `DiscardBlock` | forgets what was built | |
+//! | `BuildBlock` | takes candidates from the pool, but for those in blocks on their way, and runs them on the parent | `BlockBuilt` or `BuildFailed` |
+//! | `ProposeBlock` | proposes what was built, behind what was proposed before | `BlockApplied` once applied here, else `ProposalFailed` |
+//! | `DiscardBlock` | forgets what was built, proposed or not | |
 //! | `Reply`, `Refuse` | answers whoever waits for these tickets | |
 //! | `Wake` | sets its one timer | `Timer` |
 //! | `StepDown` | hands leadership over | `Deposed` |
@@ -20,11 +20,18 @@
 //! `BlockApplied` is sent for every block applied on this node, whoever proposed it. `PoolReady` is sent
 //! after each applied entry for which `Pool::has_executable` holds. A submitted batch goes through
 //! `Pool::sift` first: it refuses what is void, and what would replace a transaction of a block on its
-//! way (the shell keeps an `InFlight` from `ProposeBlock` to `BlockApplied`).
+//! way (the shell keeps an `InFlight` of all blocks from `ProposeBlock` to `BlockApplied`).
+//!
+//! # The pipeline
+//!
+//! A block is begun as soon as the one before it is proposed: it is built on a parent that is not
+//! committed yet, and proposed behind it. The order of the log makes that safe: if the parent does not
+//! come to be applied, neither does what stands on it. How many blocks may be on their way is limited.
 //!
 //! **Invariants**: nothing is replied before its entry is applied; a proposal's result counts only for
 //! the term that it was proposed in, except the verdict of an applied entry, which is true whoever leads;
-//! one block at a time; no block before the barrier.
+//! one block is built at a time, and proposed after its parent; no two blocks on one parent in a term,
+//! unless the log has refused the first; no block before the barrier.
 
 use crate::{PoolError, Refusal};
 use alloy_eips::eip2718::Encodable2718;
@@ -32,11 +39,13 @@ use alloy_primitives::B256;
 use blockraft_primitives::{AdmitBatch, NodeId, Tick, Transaction, limits};
 use std::collections::{BTreeMap, VecDeque};
 
+mod pipeline;
 mod schedule;
 mod submissions;
 #[cfg(test)]
 mod tests;
 
+use pipeline::Pipeline;
 use schedule::Schedule;
 use submissions::Submissions;
 
@@ -57,7 +66,7 @@ pub struct Now {
     pub unix_ms: u64,
 }
 
-/// The last block applied on this node.
+/// A block that another can be built on: the last one applied on this node, or one on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Height.
@@ -143,6 +152,8 @@ pub enum Event {
     BlockBuilt {
         /// Which one.
         build: BuildId,
+        /// What the block after it stands on.
+        head: Head,
         /// It has no transactions and drops none.
         empty: bool,
     },
@@ -186,7 +197,7 @@ pub enum Command {
     BuildBlock {
         /// To name it by.
         build: BuildId,
-        /// What it stands on; also where the next block's number comes from.
+        /// What it stands on: the last block applied or the last one proposed.
         parent: Head,
         /// Its timestamp, seconds since 1970.
         timestamp: u64,
@@ -196,7 +207,7 @@ pub enum Command {
         /// Which one.
         build: BuildId,
     },
-    /// Forget a built block.
+    /// Forget a built block: it will not be part of the chain.
     DiscardBlock {
         /// Which one.
         build: BuildId,
@@ -241,21 +252,13 @@ enum Role {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Idle,
-    Building(BuildId),
-    /// Proposed at this height.
-    Proposed(BuildId, u64),
-}
-
 /// The state machine.
 #[derive(Clone, Debug)]
 pub struct Leader {
     role: Role,
     head: Head,
     submissions: Submissions,
-    stage: Stage,
+    pipeline: Pipeline,
     schedule: Schedule,
     /// The pool has had something executable since the last block was begun.
     ready: bool,
@@ -271,7 +274,7 @@ impl Leader {
             role: Role::Follower { leader: None },
             head,
             submissions: Submissions::default(),
-            stage: Stage::Idle,
+            pipeline: Pipeline::default(),
             schedule: Schedule::new(block_time_ms),
             ready: false,
             build_seq: 0,
@@ -325,9 +328,14 @@ impl Leader {
             }
             Event::AdmitFailed { admit, failure } => self.submissions.failed(admit, failure, out),
             Event::PoolReady => self.ready = true,
-            Event::BlockBuilt { build, empty } => self.block_built(build, empty, out),
+            Event::BlockBuilt { build, head, empty } => {
+                self.block_built(build, (head, empty), now, out);
+            }
             Event::BuildFailed { build } => self.build_failed(build, now, out),
-            Event::BlockApplied { head } => self.block_applied(head),
+            Event::BlockApplied { head } => {
+                self.head = head;
+                self.pipeline.applied(head, out);
+            }
             Event::ProposalFailed { build, failure } => {
                 self.proposal_failed(build, failure, now, out);
             }
@@ -356,7 +364,7 @@ impl Leader {
 
     /// What was begun in an earlier term does not count; its results are told by their term.
     fn reset_blocks(&mut self) {
-        self.stage = Stage::Idle;
+        self.pipeline = Pipeline::default();
         self.ready = false;
         self.build_failures = 0;
         self.wake_at = None;
@@ -377,26 +385,33 @@ impl Leader {
         self.submissions.add(ticket, transactions, out);
     }
 
-    fn block_built(&mut self, build: BuildId, empty: bool, out: &mut Vec<Command>) {
-        if self.stage != Stage::Building(build) {
+    fn block_built(
+        &mut self,
+        build: BuildId,
+        (head, empty): (Head, bool),
+        now: Now,
+        out: &mut Vec<Command>,
+    ) {
+        if !self.pipeline.finish(build) {
             out.push(Command::DiscardBlock { build });
             return;
         }
         self.build_failures = 0;
         if empty && self.schedule.is_instant() {
-            self.stage = Stage::Idle;
             out.push(Command::DiscardBlock { build });
-            return;
+        } else if self.pipeline.is_sound() {
+            self.pipeline.propose(build, head);
+            out.push(Command::ProposeBlock { build });
+        } else {
+            out.push(Command::DiscardBlock { build });
+            self.schedule.retry_at(now.tick.after(BUILD_RETRY_MS));
         }
-        self.stage = Stage::Proposed(build, self.head.number + 1);
-        out.push(Command::ProposeBlock { build });
     }
 
     fn build_failed(&mut self, build: BuildId, now: Now, out: &mut Vec<Command>) {
-        if self.stage != Stage::Building(build) {
+        if !self.pipeline.finish(build) {
             return;
         }
-        self.stage = Stage::Idle;
         self.build_failures += 1;
         if self.build_failures == BUILD_FAILURE_COUNT_MAX {
             // It goes on trying: there may be nobody to take over.
@@ -406,16 +421,6 @@ impl Leader {
         self.schedule.retry_at(now.tick.after(BUILD_RETRY_MS));
     }
 
-    fn block_applied(&mut self, head: Head) {
-        self.head = head;
-        match self.stage {
-            Stage::Proposed(_, number) if number <= head.number => self.stage = Stage::Idle,
-            // Nobody else can have proposed in this term; a block of an earlier one is applied before
-            // the barrier is passed.
-            Stage::Building(_) | Stage::Proposed(..) | Stage::Idle => {}
-        }
-    }
-
     fn proposal_failed(
         &mut self,
         build: BuildId,
@@ -423,34 +428,37 @@ impl Leader {
         now: Now,
         out: &mut Vec<Command>,
     ) {
-        if !matches!(self.stage, Stage::Proposed(proposed, _) if proposed == build) {
-            return;
-        }
         match failure {
             ProposalFailure::NotProposed { .. } => {
-                self.stage = Stage::Idle;
-                self.schedule.retry_at(now.tick.after(BUILD_RETRY_MS));
+                if self.pipeline.refused(build, out) {
+                    self.schedule.retry_at(now.tick.after(BUILD_RETRY_MS));
+                }
             }
             // A second block on the same parent while the first may still be committed: never. The next
             // leader's barrier tells which it is.
-            ProposalFailure::Unknown => out.push(Command::StepDown { term: build.term }),
+            ProposalFailure::Unknown => {
+                if self.pipeline.lost_sight_of(build) {
+                    out.push(Command::StepDown { term: build.term });
+                }
+            }
         }
     }
 
     fn build(&mut self, term: u64, now: Now, out: &mut Vec<Command>) {
-        if self.stage != Stage::Idle || !self.schedule.begin_block(now.tick, self.ready) {
+        if !self.pipeline.has_room() || !self.schedule.begin_block(now.tick, self.ready) {
             return;
         }
         let build = BuildId { term, seq: self.build_seq };
         self.build_seq += 1;
         self.ready = false;
-        self.stage = Stage::Building(build);
-        let timestamp = self.schedule.timestamp(now, self.head);
-        out.push(Command::BuildBlock { build, parent: self.head, timestamp });
+        self.pipeline.begin(build);
+        let parent = self.pipeline.tip(self.head);
+        let timestamp = self.schedule.timestamp(now, parent);
+        out.push(Command::BuildBlock { build, parent, timestamp });
     }
 
     fn set_timer(&mut self, out: &mut Vec<Command>) {
-        let wanted = (self.stage == Stage::Idle).then(|| self.schedule.next_wake()).flatten();
+        let wanted = self.pipeline.has_room().then(|| self.schedule.next_wake()).flatten();
         if let Some(at) = wanted
             && self.wake_at != wanted
         {

@@ -109,6 +109,8 @@ impl Line {
 
 struct Bench {
     leader: Leader,
+    /// What stands on blocks that were begun, by block.
+    begun: BTreeMap<BuildId, Head>,
     /// Wall clock at tick 0.
     unix_ms: u64,
 }
@@ -116,7 +118,8 @@ struct Bench {
 impl Bench {
     fn new(line: &Line) -> Self {
         let unix_ms = line.number_or("unix_ms", 1_000_000);
-        Self { leader: Leader::new(line.number("block_time_ms"), head_of(line)), unix_ms }
+        let leader = Leader::new(line.number("block_time_ms"), head_of(line));
+        Self { leader, begun: BTreeMap::new(), unix_ms }
     }
 
     fn set_clock(&mut self, line: &Line) {
@@ -125,11 +128,17 @@ impl Bench {
 
     fn step(&mut self, line: &Line) -> Vec<Command> {
         let now = Now { tick: Tick(line.tick), unix_ms: self.unix_ms + line.tick };
-        self.leader.step(now, event_of(line))
+        let commands = self.leader.step(now, event_of(line, &self.begun));
+        for command in &commands {
+            if let Command::BuildBlock { build, parent, timestamp } = *command {
+                self.begun.insert(build, head(parent.number + 1, timestamp));
+            }
+        }
+        commands
     }
 }
 
-fn event_of(line: &Line) -> Event {
+fn event_of(line: &Line, begun: &BTreeMap<BuildId, Head>) -> Event {
     let admit = || {
         let (term, seq) = line.id("id");
         AdmitId { term, seq }
@@ -152,7 +161,10 @@ fn event_of(line: &Line) -> Event {
         "admit_applied" => Event::AdmitApplied { admit: admit(), verdicts: verdicts_of(line) },
         "admit_failed" => Event::AdmitFailed { admit: admit(), failure: line.failure() },
         "pool_ready" => Event::PoolReady,
-        "block_built" => Event::BlockBuilt { build: build(), empty: line.text("empty") == "yes" },
+        "block_built" => {
+            let empty = line.text("empty") == "yes";
+            Event::BlockBuilt { build: build(), head: begun[&build()], empty }
+        }
         "build_failed" => Event::BuildFailed { build: build() },
         "block_applied" => Event::BlockApplied { head: head_of(line) },
         "proposal_failed" => Event::ProposalFailed { build: build(), failure: line.failure() },
@@ -162,8 +174,11 @@ fn event_of(line: &Line) -> Event {
 }
 
 fn head_of(line: &Line) -> Head {
-    let number = line.number("number");
-    Head { number, hash: keccak256(number.to_be_bytes()), timestamp: line.number("time") }
+    head(line.number("number"), line.number("time"))
+}
+
+fn head(number: u64, timestamp: u64) -> Head {
+    Head { number, hash: keccak256(number.to_be_bytes()), timestamp }
 }
 
 /// `ok`, `known` or `full`, comma separated, each with `*N` to repeat it.

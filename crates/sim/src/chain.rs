@@ -2,15 +2,16 @@
 //! memory. Steps are applied at once and stored later, so a crash takes the newest ones away again.
 
 use crate::{Mutant, invariants::Fingerprint};
-use alloy_consensus::{Header, Sealed, Transaction as _};
+use alloy_consensus::{Header, Sealable, Sealed, Transaction as _};
 use alloy_eips::eip4895::Withdrawals;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use blockraft_execution::{BlockAttributes, BuiltBlock, build_block, next_header};
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, AdmissionId, AdmitBatch, BlockEntry, ClusterGenesis,
-    CommittedBlock, DropReason, DroppedTransaction, LogEntry, MemoryState, NodeId, PoolChange,
-    PoolRecord, SealedBlock, SlotChange, StateDiff, Transaction, limits::BLOCK_TX_COUNT_MAX,
+    CommittedBlock, DiffIndex, DiffLayer, DropReason, DroppedTransaction, LogEntry, MemoryState,
+    NodeId, PoolChange, PoolRecord, SealedBlock, SlotChange, StateDiff, Transaction, WithDiffs,
+    limits::BLOCK_TX_COUNT_MAX,
 };
 use blockraft_protocol::{AdmissionRules, Head, InFlight, Pool, PoolError, Sifted};
 use blockraft_trie::StateTrie;
@@ -47,6 +48,7 @@ struct Step {
 #[derive(Debug)]
 pub(crate) struct Chain {
     genesis: Rc<ClusterGenesis>,
+    mutant: Option<Mutant>,
     pub(crate) stored: Stored,
     /// Applied and not stored.
     steps: VecDeque<Step>,
@@ -57,22 +59,44 @@ pub(crate) struct Chain {
     hashes: BTreeMap<B256, u64>,
     pub(crate) pool: Pool,
     trie: StateTrie,
-    /// The trie is one proposed block ahead of the head.
-    ahead: Option<(B256, StateDiff)>,
+    /// Blocks that are in the trie and not applied.
+    ahead: VecDeque<Arc<Unapplied>>,
+}
+
+/// A block from being built to being applied.
+#[derive(Debug)]
+pub(crate) struct Unapplied {
+    pub(crate) header: Sealed<Header>,
+    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) dropped: Vec<Transaction>,
+    diff: StateDiff,
+}
+
+/// What a leader is to make.
+#[derive(Clone, Debug)]
+pub(crate) struct BuildOrder {
+    pub(crate) parent: B256,
+    pub(crate) timestamp: u64,
+    pub(crate) term: u64,
+    pub(crate) unapplied: Vec<Arc<Unapplied>>,
+    pub(crate) in_flight: InFlight,
 }
 
 /// A block that was built, ready to be proposed.
 #[derive(Debug)]
 pub(crate) struct Proposal {
-    pub(crate) hash: B256,
-    pub(crate) transactions: Vec<Transaction>,
-    dropped: usize,
+    pub(crate) block: Arc<Unapplied>,
     pub(crate) entry: Bytes,
 }
 
-impl Proposal {
+impl Unapplied {
     pub(crate) fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.dropped == 0
+        self.transactions.is_empty() && self.dropped.is_empty()
+    }
+
+    fn layer(&self) -> DiffLayer {
+        let diff = Arc::new(DiffIndex::new(&self.diff));
+        DiffLayer { diff, block: (self.header.number, self.header.hash()) }
     }
 }
 
@@ -95,6 +119,7 @@ pub(crate) enum Applied {
     LeftOut {
         number: u64,
         hash: B256,
+        parent: B256,
         built_in_term: u64,
     },
 }
@@ -165,7 +190,8 @@ impl Chain {
             blocks: stored.blocks.clone(),
             position: stored.position,
             steps: VecDeque::new(),
-            ahead: None,
+            ahead: VecDeque::new(),
+            mutant,
             genesis,
             stored,
             state,
@@ -244,7 +270,8 @@ impl Chain {
         if entry.header.parent_hash != head.hash || number != head.number + 1 {
             self.record(None, Vec::new());
             let built_in_term = built_in_term(&entry.header);
-            return Ok(Applied::LeftOut { number, hash, built_in_term });
+            let parent = entry.header.parent_hash;
+            return Ok(Applied::LeftOut { number, hash, parent, built_in_term });
         }
         self.move_trie(hash, &entry)?;
         let dropped = entry.dropped.iter().filter_map(|d| self.pool.by_id(d.id));
@@ -275,7 +302,7 @@ impl Chain {
     }
 
     fn move_trie(&mut self, hash: B256, entry: &BlockEntry) -> Result<(), String> {
-        if self.ahead.take_if(|(ahead, _)| *ahead == hash).is_some() {
+        if self.ahead.pop_front_if(|ahead| ahead.header.hash() == hash).is_some() {
             return Ok(());
         }
         self.take_back();
@@ -291,70 +318,84 @@ impl Chain {
     }
 
     fn take_back(&mut self) {
-        let Some((_, diff)) = self.ahead.take() else { return };
+        let ahead = std::mem::take(&mut self.ahead);
         let unnamed = |a: &AccountDiff| {
             (a.storage_wiped || a.change == AccountChange::Deleted)
                 && self.state.storage.contains_key(&a.address)
         };
-        if diff.accounts.iter().any(unnamed) {
+        if ahead.iter().flat_map(|block| &block.diff.accounts).any(unnamed) {
             self.trie = trie_of(&self.state);
         } else {
-            self.trie.update(&values_at(&self.state, &diff));
+            for block in ahead {
+                self.trie.update(&values_at(&self.state, &block.diff));
+            }
         }
     }
 
     /// Forgets a block that was built and will not be proposed.
     pub(crate) fn abandon(&mut self, hash: B256) {
-        if self.ahead.as_ref().is_some_and(|(ahead, _)| *ahead == hash) {
+        if self.ahead.iter().any(|ahead| ahead.header.hash() == hash) {
             self.take_back();
         }
     }
 
-    /// Builds the block after `parent`, if that is the head.
+    /// Builds a block on the head, or on blocks that are proposed on it.
     pub(crate) fn build(
         &mut self,
-        parent: B256,
-        timestamp: u64,
-        (term, proposer): (u64, NodeId),
+        order: &BuildOrder,
+        proposer: NodeId,
     ) -> Result<Proposal, String> {
         let head = self.header().clone();
-        if head.hash() != parent {
+        let above = |block: &&Arc<Unapplied>| block.header.number > head.number;
+        let unapplied: Vec<_> = order.unapplied.iter().filter(above).cloned().collect();
+        let parent = unapplied.last().map_or(&head, |block| &block.header).clone();
+        let first = unapplied.first().map_or(order.parent, |block| block.header.parent_hash);
+        if first != head.hash() || parent.hash() != order.parent {
             return Err("the head has moved".to_owned());
         }
+        let layers = match self.mutant {
+            Some(Mutant::StateOfTheHead) => Vec::new(),
+            _ => unapplied.iter().map(|block| block.layer()).collect(),
+        };
+        let state = WithDiffs { base: &self.state, layers };
         let spec = &self.genesis.spec;
-        let attributes = self.attributes(&head, timestamp, term, proposer);
-        let base_fee = next_header(spec, &head, &attributes).base_fee_per_gas.map_or(0, u128::from);
-        let offered = self.pool.candidates(base_fee, BLOCK_TX_COUNT_MAX, attributes.gas_limit);
+        let attributes = self.attributes(&parent, order.timestamp, order.term, proposer);
+        let base_fee =
+            next_header(spec, &parent, &attributes).base_fee_per_gas.map_or(0, u128::from);
+        let (in_flight, gas_max) = (&order.in_flight, attributes.gas_limit);
+        let offered = self.pool.candidates_after(in_flight, base_fee, BLOCK_TX_COUNT_MAX, gas_max);
         let poison = |tx: &Transaction| tx.input().starts_with(&POISON);
         let (poisoned, candidates): (Vec<_>, Vec<_>) =
             offered.into_iter().partition(|(_, tx)| poison(tx));
         let (ids, transactions): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
-        let built = build_block(spec, &self.state, &head, &attributes, &transactions)
+        let built = build_block(spec, &state, &parent, &attributes, &transactions)
             .map_err(|error| error.to_string())?;
         let BuiltBlock { mut header, included, dropped, receipts, diff, .. } = built;
-        let dropped = dropped.iter().map(|(i, reason)| (ids[*i], *reason));
-        let poisoned = poisoned.iter().map(|(id, _)| (*id, DropReason::Poison));
-        let dropped: Vec<_> =
-            dropped.chain(poisoned).map(|(id, reason)| DroppedTransaction { id, reason }).collect();
+        let dropped = dropped.iter().map(|(i, reason)| (ids[*i], &transactions[*i], *reason));
+        let poisoned = poisoned.iter().map(|(id, tx)| (*id, tx, DropReason::Poison));
+        let dropped: Vec<_> = dropped.chain(poisoned).collect();
         self.take_back();
+        unapplied.iter().for_each(|block| self.trie.update(&block.diff));
         self.trie.update(&diff);
         header.state_root = self.trie.root();
-        let hash = header.hash_slow();
-        self.ahead = Some((hash, diff.clone()));
+        let header = header.seal_slow();
+        let block = Arc::new(Unapplied {
+            header: header.clone(),
+            transactions: included.iter().map(|i| transactions[*i].clone()).collect(),
+            dropped: dropped.iter().map(|(_, tx, _)| (*tx).clone()).collect(),
+            diff: diff.clone(),
+        });
+        self.ahead = unapplied.into_iter().chain([block.clone()]).collect();
+        let dropped = dropped.iter().map(|(id, _, reason)| (*id, *reason));
         let entry = BlockEntry {
-            header,
+            header: header.into_inner(),
             transactions: included.iter().map(|i| ids[*i]).collect(),
             receipts,
             diff,
             pool_index: self.position.0,
-            dropped,
+            dropped: dropped.map(|(id, reason)| DroppedTransaction { id, reason }).collect(),
         };
-        Ok(Proposal {
-            hash,
-            transactions: included.iter().map(|i| transactions[*i].clone()).collect(),
-            dropped: entry.dropped.len(),
-            entry: entry.encode_entry(),
-        })
+        Ok(Proposal { block, entry: entry.encode_entry() })
     }
 
     fn attributes(
@@ -387,11 +428,14 @@ impl Chain {
         self.pool.sift(in_flight, transactions, account_of, &self.rules())
     }
 
-    pub(crate) fn has_executable(&self) -> bool {
-        let head = self.header();
-        let attributes = self.attributes(head, head.timestamp, 0, 0);
-        let next = next_header(&self.genesis.spec, head, &attributes);
-        self.pool.has_executable(next.base_fee_per_gas.map_or(0, u128::from))
+    /// Whether the pool may hold a transaction that a block after `unapplied` could include.
+    pub(crate) fn has_executable(&self, unapplied: &[Arc<Unapplied>]) -> bool {
+        let parent = unapplied.last().map_or_else(|| self.header(), |block| &block.header);
+        let attributes = self.attributes(parent, parent.timestamp, 0, 0);
+        let next = next_header(&self.genesis.spec, parent, &attributes);
+        let taken: usize = unapplied.iter().map(|block| block.transactions.len()).sum();
+        self.pool.status().0 > taken
+            && self.pool.has_executable(next.base_fee_per_gas.map_or(0, u128::from))
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) enum Fact<'a> {
     BlockLeftOut {
         number: u64,
         hash: B256,
+        parent: B256,
         built_in_term: u64,
         logged_in_term: u64,
     },

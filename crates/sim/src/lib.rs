@@ -37,6 +37,10 @@ pub enum Mutant {
     NoBarrier,
     /// A block whose fate is unknown counts as not proposed, so another is built in its place.
     SecondBlock,
+    /// A block is executed on the head's state, although it stands on one that is not applied yet.
+    StateOfTheHead,
+    /// A block is proposed before the one that it stands on.
+    ChildBeforeParent,
     /// A node starts with an empty pool.
     PoolNotRestored,
     /// Log entries count as durable before they are synced.
@@ -59,6 +63,8 @@ pub struct Summary {
     pub blocks: u64,
     /// Transactions in it.
     pub transactions: usize,
+    /// Blocks that were begun on one which was not applied yet.
+    pub pipelined: u64,
     /// The last Raft term.
     pub terms: u64,
     /// Simulated milliseconds.

@@ -3,7 +3,7 @@
 
 use crate::{
     Mutant,
-    chain::{Applied, Chain, Proposal, Stored},
+    chain::{Applied, BuildOrder, Chain, Proposal, Stored},
     gateway::Gateway,
     invariants::{Fact, Invariants},
     producer::Producer,
@@ -33,13 +33,14 @@ pub(crate) enum Local {
     Leader(Event),
     Build {
         build: BuildId,
-        parent: B256,
-        timestamp: u64,
+        order: BuildOrder,
     },
     Built {
         build: BuildId,
         proposal: Option<Proposal>,
     },
+    /// Mutant: a block that was held back is proposed.
+    LetGo,
     Wake(blockraft_primitives::Tick),
     /// Nobody will tell what becomes of the entry that was proposed at this index.
     LoseOutcome {
@@ -92,6 +93,8 @@ pub(crate) enum Effect {
 pub(crate) struct Watch {
     pub(crate) invariants: Invariants,
     pub(crate) trace: Trace,
+    /// Blocks that were begun on one which was not applied yet.
+    pub(crate) pipelined: u64,
     /// The first violation: the invariant's name, and the problem.
     pub(crate) violation: Option<(&'static str, String)>,
 }
@@ -189,6 +192,11 @@ impl Node {
         })
     }
 
+    /// A snapshot is installed as it came, whatever is wrong with restarts.
+    fn mutant_of_chain(&self) -> Option<Mutant> {
+        self.mutant.filter(|mutant| *mutant != Mutant::PoolNotRestored)
+    }
+
     /// The process dies: all that is not on disk is gone.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         self.running = false;
@@ -241,8 +249,9 @@ impl Node {
             Local::Progress => self.progress(ctx),
             Local::Leader(event) => self.step(event, ctx),
             Local::Build { .. } if ctx.quiet => {}
-            Local::Build { build, parent, timestamp } => self.build(build, parent, timestamp, ctx),
+            Local::Build { build, order } => self.build(build, &order, ctx),
             Local::Built { build, proposal } => self.built(build, proposal, ctx),
+            Local::LetGo => self.let_go(ctx),
             Local::Wake(at) => self.woken(at, ctx),
             Local::LoseOutcome { index } => {
                 if let Some((_, proposed)) = self.proposals.remove(&index) {
@@ -286,7 +295,7 @@ impl Node {
     fn install(&mut self, stored: &Stored, ctx: &mut Context<'_>) -> Result<(), String> {
         if stored.position.0 > self.chain.position.0 {
             ctx.watch.trace.line(ctx.now, self.id, || format!("snapshot at {:?}", stored.position));
-            self.chain = Chain::open(self.genesis.clone(), stored.clone(), None)?;
+            self.chain = Chain::open(self.genesis.clone(), stored.clone(), self.mutant_of_chain())?;
             self.tell_position(ctx);
             ctx.later(0..=2, Local::Progress);
             self.raft.installed(stored.position);
@@ -376,11 +385,17 @@ impl Node {
                 replaced.iter().for_each(|hash| watch.fact(&Fact::Replaced { hash: *hash }));
                 dropped.iter().for_each(|hash| watch.fact(&Fact::Dropped { hash: *hash }));
             }
-            Applied::LeftOut { number, hash, built_in_term } => {
+            Applied::LeftOut { number, hash, parent, built_in_term } => {
                 watch.trace.line(now, node, || format!("{index}: block {number} {hash} left out"));
                 let (built_in_term, logged_in_term) = (*built_in_term, term);
-                let (number, hash) = (*number, *hash);
-                watch.fact(&Fact::BlockLeftOut { number, hash, built_in_term, logged_in_term });
+                let (number, hash, parent) = (*number, *hash, *parent);
+                watch.fact(&Fact::BlockLeftOut {
+                    number,
+                    hash,
+                    parent,
+                    built_in_term,
+                    logged_in_term,
+                });
             }
         }
     }

@@ -2,16 +2,20 @@
 
 use crate::{
     Mutant,
-    chain::Proposal,
+    chain::{BuildOrder, Proposal, Unapplied},
     node::{Context, Effect, Local, Node, Packet, Proposed},
 };
-use alloy_primitives::B256;
+use alloy_consensus::{Header, Sealed};
+use alloy_primitives::{B256, Bytes};
 use blockraft_primitives::{NodeId, Tick, Transaction};
 use blockraft_protocol::{
     BuildId, Command, Event, Head, InFlight, Leader, Now, PoolError, ProposalFailure, Refusal,
     Request, Response, Sifted, Ticket,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// Milliseconds since 1970 when a run begins.
 const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -36,9 +40,15 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Producer {
     leader: Leader,
+    /// Blocks that are proposed and not applied, oldest first, and what is in them.
+    proposed: VecDeque<(BuildId, Arc<Unapplied>)>,
     in_flight: InFlight,
+    /// The term that the proposed blocks are of.
+    term: Option<u64>,
     head: Head,
     built: Option<(BuildId, Proposal)>,
+    /// Mutant: a block that waits to be proposed after the next one.
+    held_back: Option<(BuildId, Bytes)>,
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     wake_at: Option<Tick>,
@@ -48,12 +58,30 @@ impl Producer {
     pub(crate) fn new(block_time_ms: u64, head: Head) -> Self {
         Self {
             leader: Leader::new(block_time_ms, head),
+            proposed: VecDeque::new(),
             in_flight: InFlight::new(),
+            term: None,
             head,
             built: None,
+            held_back: None,
             waiting: BTreeMap::new(),
             next_ticket: 0,
             wake_at: None,
+        }
+    }
+}
+
+impl Producer {
+    fn unapplied(&self) -> Vec<Arc<Unapplied>> {
+        self.proposed.iter().map(|(_, block)| block.clone()).collect()
+    }
+
+    fn keep_proposed(&mut self, keep: impl FnMut(&(BuildId, Arc<Unapplied>)) -> bool) {
+        self.proposed.retain(keep);
+        self.in_flight = InFlight::new();
+        for (_, block) in &self.proposed {
+            self.in_flight.add(&block.transactions);
+            self.in_flight.add_dropped(&block.dropped);
         }
     }
 }
@@ -71,10 +99,14 @@ impl Node {
     }
 
     pub(crate) fn role_changed(&mut self, ctx: &mut Context<'_>) {
-        if self.raft.is_leader() {
-            self.step(Event::Elected { term: self.raft.term() }, ctx);
+        let term = self.raft.is_leader().then(|| self.raft.term());
+        if self.producer.term != term {
+            self.producer.term = term;
+            self.producer.keep_proposed(|_| false);
+        }
+        if let Some(term) = term {
+            self.step(Event::Elected { term }, ctx);
         } else {
-            self.producer.in_flight = InFlight::new();
             self.step(Event::Deposed { leader: self.raft.leader() }, ctx);
         }
     }
@@ -83,10 +115,11 @@ impl Node {
         let head = self.chain.head();
         if head != self.producer.head {
             self.producer.head = head;
-            self.producer.in_flight = InFlight::new();
+            self.producer.keep_proposed(|(_, block)| block.header.number > head.number);
             self.step(Event::BlockApplied { head }, ctx);
         }
-        if self.producer.leader.leading_term().is_some() && self.chain.has_executable() {
+        let unapplied = self.producer.unapplied();
+        if self.producer.leader.leading_term().is_some() && self.chain.has_executable(&unapplied) {
             self.step(Event::PoolReady, ctx);
         }
     }
@@ -141,12 +174,21 @@ impl Node {
                 self.propose(batch.encode_entry(), Proposed::Admit(admit), ctx);
             }
             Command::BuildBlock { build, parent, timestamp } => {
-                ctx.later(0..=15, Local::Build { build, parent: parent.hash, timestamp });
+                let unapplied = self.producer.unapplied();
+                ctx.watch.pipelined += u64::from(!unapplied.is_empty());
+                let in_flight = self.producer.in_flight.clone();
+                let (parent, term) = (parent.hash, build.term);
+                let order = BuildOrder { parent, timestamp, term, unapplied, in_flight };
+                ctx.later(0..=15, Local::Build { build, order });
             }
             Command::ProposeBlock { build } => self.propose_block(build, ctx),
             Command::DiscardBlock { build } => {
-                if let Some((_, proposal)) = self.take_built(build) {
-                    self.chain.abandon(proposal.hash);
+                let built = self.take_built(build).map(|(_, proposal)| proposal.block);
+                let proposed = self.producer.proposed.iter().find(|(id, _)| *id == build);
+                let proposed = proposed.map(|(_, block)| block.clone());
+                self.producer.keep_proposed(|(id, _)| *id != build);
+                if let Some(block) = built.or(proposed) {
+                    self.chain.abandon(block.header.hash());
                 }
             }
             Command::Reply { ticket, verdicts } => {
@@ -193,14 +235,8 @@ impl Node {
         }
     }
 
-    pub(crate) fn build(
-        &mut self,
-        build: BuildId,
-        parent: B256,
-        timestamp: u64,
-        ctx: &mut Context<'_>,
-    ) {
-        let proposal = self.chain.build(parent, timestamp, (build.term, self.id));
+    pub(crate) fn build(&mut self, build: BuildId, order: &BuildOrder, ctx: &mut Context<'_>) {
+        let proposal = self.chain.build(order, self.id);
         if let Err(error) = &proposal {
             ctx.watch.trace.line(ctx.now, self.id, || format!("build failed: {error}"));
         }
@@ -216,9 +252,9 @@ impl Node {
         let Some(proposal) = proposal else {
             return self.step(Event::BuildFailed { build }, ctx);
         };
-        let empty = proposal.is_empty();
+        let (empty, head) = (proposal.block.is_empty(), head_of(&proposal.block.header));
         self.producer.built = Some((build, proposal));
-        self.step(Event::BlockBuilt { build, empty }, ctx);
+        self.step(Event::BlockBuilt { build, head, empty }, ctx);
     }
 
     fn take_built(&mut self, build: BuildId) -> Option<(BuildId, Proposal)> {
@@ -226,13 +262,29 @@ impl Node {
     }
 
     fn propose_block(&mut self, build: BuildId, ctx: &mut Context<'_>) {
-        let Some((_, proposal)) = self.take_built(build) else {
+        let Some((_, Proposal { block, entry })) = self.take_built(build) else {
             let failure = ProposalFailure::NotProposed { leader: None };
             let event = Event::ProposalFailed { build, failure };
             return ctx.later(0..=0, Local::Leader(event));
         };
-        self.producer.in_flight = InFlight::new();
-        self.producer.in_flight.add(&proposal.transactions);
-        self.propose(proposal.entry, Proposed::Block(build), ctx);
+        self.producer.proposed.push_back((build, block));
+        self.producer.keep_proposed(|_| true);
+        if self.mutant == Some(Mutant::ChildBeforeParent) && self.producer.held_back.is_none() {
+            self.producer.held_back = Some((build, entry));
+            return ctx.later(30..=30, Local::LetGo);
+        }
+        self.propose(entry, Proposed::Block(build), ctx);
+        self.let_go(ctx);
     }
+
+    /// Mutant: proposes what was held back.
+    pub(crate) fn let_go(&mut self, ctx: &mut Context<'_>) {
+        if let Some((build, entry)) = self.producer.held_back.take() {
+            self.propose(entry, Proposed::Block(build), ctx);
+        }
+    }
+}
+
+fn head_of(header: &Sealed<Header>) -> Head {
+    Head { number: header.number, hash: header.hash(), timestamp: header.timestamp }
 }

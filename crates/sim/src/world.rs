@@ -108,6 +108,7 @@ impl World {
             watch: Watch {
                 invariants: Invariants::new(),
                 trace: Trace::new(options.whole_trace),
+                pipelined: 0,
                 violation: None,
             },
             height_at_peace: None,
@@ -384,6 +385,7 @@ impl World {
         crate::Summary {
             blocks: chain.head().number,
             transactions: chain.blocks.iter().map(|block| block.transactions.len()).sum(),
+            pipelined: self.watch.pipelined,
             terms: self.nodes.iter().map(|node| node.raft.term()).max().unwrap_or_default(),
             virtual_ms: self.now,
         }

@@ -29,6 +29,16 @@ fn a_second_block_after_an_unknown_outcome_is_found() {
 }
 
 #[test]
+fn a_block_that_is_executed_on_a_state_too_old_is_found() {
+    check(Mutant::StateOfTheHead, &["applies", "nonces_contiguous", "serial_equivalence"]);
+}
+
+#[test]
+fn a_block_that_is_proposed_before_its_parent_is_found() {
+    check(Mutant::ChildBeforeParent, &["one_block_at_a_height"]);
+}
+
+#[test]
 fn a_pool_that_is_not_restored_is_found() {
     check(Mutant::PoolNotRestored, &["pools_equal"]);
 }

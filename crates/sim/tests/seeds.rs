@@ -29,16 +29,21 @@ fn every_invariant_holds_for_every_seed() {
     }
     let first = number("BLOCKRAFT_SIM_FIRST").unwrap_or(0);
     let count = number("BLOCKRAFT_SIM_SEEDS").unwrap_or(FIXED_COUNT);
-    let (mut blocks, mut transactions, mut terms) = (0, 0, 0);
+    let (mut blocks, mut pipelined, mut transactions, mut terms) = (0, 0, 0, 0);
     for seed in first..first + count {
         let outcome = run(seed, &Options::default());
         check(seed, &outcome);
         blocks += outcome.summary.blocks;
+        pipelined += outcome.summary.pipelined;
         transactions += outcome.summary.transactions;
         terms += outcome.summary.terms;
     }
-    eprintln!("{count} seeds: {blocks} blocks, {transactions} transactions, {terms} terms");
+    eprintln!(
+        "{count} seeds: {blocks} blocks, {pipelined} begun on one that was not applied, \
+         {transactions} transactions, {terms} terms"
+    );
     // A simulator in which nothing happens proves nothing.
+    assert!(pipelined > count);
     assert!(blocks > 10 * count && transactions as u64 > 50 * count && terms > 3 * count);
 }
 

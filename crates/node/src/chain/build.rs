@@ -1,6 +1,9 @@
 //! How a leader makes the next block out of what the pool offers.
 
-use super::{Ahead, Chain};
+use super::{
+    Chain,
+    unapplied::{Unapplied, above_head, state_after},
+};
 use crate::{clock::Stopwatch, error::NodeError};
 use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
@@ -12,24 +15,30 @@ use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
     limits::BLOCK_TX_COUNT_MAX,
 };
+use blockraft_protocol::InFlight;
 use rayon::ThreadPool;
 use std::sync::Arc;
+
+/// What a leader is to make.
+#[derive(Clone, Debug)]
+pub(crate) struct BuildOrder {
+    /// The head, or the last of `unapplied`.
+    pub(crate) parent: B256,
+    pub(crate) timestamp: u64,
+    pub(crate) term: u64,
+    pub(crate) proposer: NodeId,
+    /// Blocks that are proposed and were not applied when this was ordered, oldest first.
+    pub(crate) unapplied: Vec<Arc<Unapplied>>,
+    /// What is in them.
+    pub(crate) in_flight: Arc<InFlight>,
+}
 
 /// A block that this node built as leader, ready to be proposed.
 #[derive(Debug)]
 pub(crate) struct Proposal {
-    pub(crate) hash: B256,
-    pub(crate) transactions: Vec<Transaction>,
-    dropped: usize,
+    pub(crate) block: Arc<Unapplied>,
     /// The encoded log entry.
     pub(crate) entry: Bytes,
-}
-
-impl Proposal {
-    /// Whether the block would change nothing but the height.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.dropped == 0
-    }
 }
 
 /// A block that is decided upon but for what its transactions do.
@@ -53,35 +62,29 @@ pub(super) fn workers(threads: Option<usize>) -> Result<ThreadPool, NodeError> {
 }
 
 impl Chain {
-    /// Builds, executes and seals the block after the head from what the pool offers.
-    pub(crate) fn build(
-        &self,
-        parent: B256,
-        timestamp: u64,
-        term: u64,
-        proposer: NodeId,
-    ) -> Result<Proposal, NodeError> {
-        let expected = parent;
-        let parent = self.store.head();
-        if parent.hash() != expected {
-            return Err(NodeError::HeadMoved { got: parent.hash(), expected });
-        }
-        let plan = self.plan(parent, timestamp, term, proposer);
-        let view = self.store.view(plan.parent.number)?;
+    /// Builds, executes and seals a block out of what the pool offers.
+    pub(crate) fn build(&self, order: &BuildOrder) -> Result<Proposal, NodeError> {
+        let head = self.store.head();
+        let unapplied = above_head(&order.unapplied, &head, order.parent)?;
+        let parent = unapplied.last().map_or(&head, |block| &block.header);
+        let plan = self.plan(parent.clone(), order);
+        let state = state_after(self.store.view(head.number)?, unapplied);
         // Outcomes of other members come in here.
         let seeds = Vec::new();
-        let built = self.execute(&plan, view, seeds)?;
-        self.seal(plan, built)
+        let built = self.execute(&plan, state, seeds)?;
+        self.seal(order, plan, built)
     }
 
-    fn plan(&self, parent: Sealed<Header>, timestamp: u64, term: u64, proposer: NodeId) -> Plan {
+    fn plan(&self, parent: Sealed<Header>, order: &BuildOrder) -> Plan {
+        let BuildOrder { timestamp, term, proposer, ref in_flight, .. } = *order;
         let attributes = self.attributes(&parent, timestamp, term, proposer);
         let base_fee = self.base_fee(&parent, &attributes);
         let (candidates, pool_index) = {
             let pool = self.pool.read();
             // Read under the pool's lock: never later than what the pool has seen.
             let index = self.store.applied().position.map_or(0, |p| p.index);
-            (pool.candidates(base_fee, BLOCK_TX_COUNT_MAX, attributes.gas_limit), index)
+            let gas_max = attributes.gas_limit;
+            (pool.candidates_after(in_flight, base_fee, BLOCK_TX_COUNT_MAX, gas_max), index)
         };
         let (ids, candidates) = candidates.into_iter().unzip();
         Plan { parent, attributes, ids, candidates, pool_index }
@@ -109,21 +112,19 @@ impl Chain {
     }
 
     /// Computes the state root: then the block has a hash, and can be proposed.
-    fn seal(&self, plan: Plan, built: BuiltBlock) -> Result<Proposal, NodeError> {
-        let Plan { ids, pool_index, .. } = plan;
+    fn seal(
+        &self,
+        order: &BuildOrder,
+        plan: Plan,
+        built: BuiltBlock,
+    ) -> Result<Proposal, NodeError> {
+        let Plan { ids, candidates, pool_index, .. } = plan;
         let BuiltBlock { mut header, included, dropped, transactions, receipts, diff, .. } = built;
-        let diff = Arc::new(diff);
-        let hash = {
-            let mut at_head = self.trie.lock();
-            self.take_back(&mut at_head)?;
-            let hashing = Stopwatch::start();
-            let trie = &mut at_head.trie;
-            header.state_root = self.workers.install(|| trie.push(&diff).map(|()| trie.root()))?;
-            hashing.record_stage("root");
-            let hash = header.hash_slow();
-            at_head.ahead = Some(Ahead { hash, diff: diff.clone() });
-            hash
-        };
+        let mut trie = self.take_trie_out(&order.unapplied, order.parent)?;
+        let hashing = Stopwatch::start();
+        header.state_root = trie.root_after(&diff)?;
+        hashing.record_stage("root");
+        let hash = header.hash_slow();
         let entry = BlockEntry {
             header,
             transactions: included.iter().map(|i| ids[*i]).collect(),
@@ -132,10 +133,17 @@ impl Chain {
                 .map(|(i, reason)| DroppedTransaction { id: ids[*i], reason: *reason })
                 .collect(),
             receipts,
-            diff: Arc::unwrap_or_clone(diff),
+            diff,
             pool_index,
         };
-        Ok(Proposal { hash, transactions, dropped: dropped.len(), entry: entry.encode_entry() })
+        let bytes = entry.encode_entry();
+        let BlockEntry { header, diff, .. } = entry;
+        let diff = Arc::new(diff);
+        trie.keep(hash, diff.clone());
+        let header = Sealed::new_unchecked(header, hash);
+        let dropped = dropped.iter().map(|(i, _)| candidates[*i].clone()).collect();
+        let block = Unapplied::new(header, transactions, dropped, diff);
+        Ok(Proposal { block: Arc::new(block), entry: bytes })
     }
 
     /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the

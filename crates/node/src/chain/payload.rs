@@ -1,7 +1,7 @@
 //! Blocks that a consensus client names: what their entries do to the state machine, and the roots of
 //! those that may become blocks.
 
-use super::{Ahead, Chain, Outcome, read_account, record_block, values_at};
+use super::{Chain, HeadTrie, Outcome, read_account, record_block, values_at};
 use crate::error::NodeError;
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
@@ -121,11 +121,12 @@ impl Chain {
         }
         if let Some(back) = back {
             // An error: what the trie dropped, and the disk does not hold any more.
-            if at_head.trie.push(&back).is_ok() && at_head.trie.root() == target.state_root {
+            let trie = at_head.trie()?;
+            if trie.push(&back).is_ok() && trie.root() == target.state_root {
                 return Ok(());
             }
         }
-        at_head.trie = self.rebuild_trie()?;
+        *at_head = HeadTrie::new(self.rebuild_trie()?);
         Ok(())
     }
 
@@ -141,9 +142,10 @@ impl Chain {
         self.take_back(&mut at_head)?;
         let head = self.store.head();
         if branch.payloads.is_empty() && branch.ancestor.1 == head.hash() {
-            at_head.trie.push(diff)?;
-            let root = at_head.trie.root();
-            at_head.ahead = Some(Ahead { hash: seal(root), diff: diff.clone() });
+            let trie = at_head.trie()?;
+            trie.push(diff)?;
+            let root = trie.root();
+            at_head.note_ahead(seal(root), diff.clone());
             return Ok(root);
         }
         let (number, hash) = branch.ancestor;
@@ -159,16 +161,17 @@ impl Chain {
         let forth: Vec<&StateDiff> = back.iter().chain(on_branch).chain([&**diff]).collect();
         let undo =
             forth.iter().map(|diff| values_at(&view, diff)).collect::<Result<Vec<_>, _>>()?;
-        forth.into_iter().try_for_each(|diff| at_head.trie.push(diff))?;
-        let root = at_head.trie.root();
+        let trie = at_head.trie()?;
+        forth.into_iter().try_for_each(|diff| trie.push(diff))?;
+        let root = trie.root();
         seal(root);
-        undo.iter().try_for_each(|diff| at_head.trie.push(diff))?;
+        undo.iter().try_for_each(|diff| trie.push(diff))?;
         // A diff that removes slots without naming them (a self-destruct before Cancun) is not undone so.
-        if at_head.trie.root() != head.state_root {
+        if trie.root() != head.state_root {
             while self.store.backlog().blocks > 0 {
                 self.store.persist()?;
             }
-            at_head.trie = self.rebuild_trie()?;
+            *at_head = HeadTrie::new(self.rebuild_trie()?);
         }
         Ok(root)
     }

@@ -1,6 +1,6 @@
 //! The replicated state machine against a from-scratch root, over random blocks.
 
-use super::{BlockOptions, Chain, Outcome, TrieOptions};
+use super::{BlockOptions, BuildOrder, Chain, Outcome, Proposal, TrieOptions, Unapplied};
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered};
 use alloy_genesis::Genesis;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, hex, keccak256};
@@ -10,6 +10,7 @@ use alloy_trie::{TrieAccount, root::state_root_unhashed, root::storage_root_unha
 use blockraft_primitives::{
     AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, Transaction,
 };
+use blockraft_protocol::InFlight;
 use blockraft_storage::{Identity, LogRecord, Store};
 use blockraft_trie::AccountProof;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -244,9 +245,13 @@ impl World {
         }
     }
 
-    pub(crate) fn build(&self) -> super::Proposal {
-        let head = self.chain.store.head();
-        self.chain.build(head.hash(), head.timestamp + 1, 1, 1).unwrap()
+    pub(crate) fn build(&self) -> Proposal {
+        self.build_on(&[], 1)
+    }
+
+    /// The block after some that are not applied.
+    fn build_on(&self, unapplied: &[Arc<Unapplied>], seconds: u64) -> Proposal {
+        self.chain.build(&order_on(&self.chain, unapplied, seconds)).unwrap()
     }
 
     pub(crate) fn apply_block(&mut self, entry: &[u8]) {
@@ -268,6 +273,24 @@ impl World {
             "block {}",
             block.header.number
         );
+    }
+}
+
+fn order_on(chain: &Chain, unapplied: &[Arc<Unapplied>], seconds: u64) -> BuildOrder {
+    let head = chain.store.head();
+    let parent = unapplied.last().map_or(&head, |block| &block.header);
+    let mut in_flight = InFlight::new();
+    for block in unapplied {
+        in_flight.add(&block.transactions);
+        in_flight.add_dropped(&block.dropped);
+    }
+    BuildOrder {
+        parent: parent.hash(),
+        timestamp: parent.timestamp + seconds,
+        term: seconds,
+        proposer: seconds,
+        unapplied: unapplied.to_vec(),
+        in_flight: Arc::new(in_flight),
     }
 }
 
@@ -300,14 +323,11 @@ fn run_random_blocks(mut world: World, blocks: u64, path: &Path) -> MemoryState 
         world.admit_some();
         let proposal = world.build();
         match world.rng.random_range(0..4) {
-            0 => world.chain.abandon(proposal.hash).unwrap(),
+            0 => world.chain.abandon(proposal.block.header.hash()).unwrap(),
             1 => {
                 // Another block at the same height, as after a lost lead: the first is taken back.
-                let other = {
-                    let head = world.chain.store.head();
-                    world.chain.build(head.hash(), head.timestamp + 2, 2, 2).unwrap()
-                };
-                assert_ne!(other.hash, proposal.hash);
+                let other = world.build_on(&[], 2);
+                assert_ne!(other.block.header, proposal.block.header);
             }
             _ => {}
         }
@@ -455,4 +475,90 @@ fn proofs_verify_at_the_head_and_behind_it_and_leave_the_trie_as_it_was() {
     world.admit_some();
     let entry = world.build().entry;
     world.apply_block(&entry);
+}
+
+/// Blocks are built on up to two that are not applied; some are thrown away with all that stands on them,
+/// proofs are made in between, and other leaders' blocks come instead.
+fn check_pipelined_blocks(forks: &[(&str, u64)], seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let mut world = World::new(&path, forks, seed);
+    let mut proposals: Vec<Proposal> = Vec::new();
+    let (mut deep, mut transactions) = (0, 0);
+    for _ in 0..BLOCK_COUNT {
+        world.admit_some();
+        let blocks: Vec<_> = proposals.iter().map(|proposal| proposal.block.clone()).collect();
+        deep += usize::from(blocks.len() == 2);
+        proposals.push(world.build_on(&blocks, 1));
+        match world.rng.random_range(0..8) {
+            0 => {
+                let at = world.rng.random_range(0..proposals.len());
+                world.chain.abandon(proposals[at].block.header.hash()).unwrap();
+                proposals.truncate(at);
+            }
+            1 => {
+                let (head, address) = (world.chain.store.head(), world.keys[0].address());
+                let proof = world.chain.prove(head.number, address, &[]).unwrap();
+                verify(&proof, address, head.state_root);
+            }
+            2 => {
+                proposals = vec![world.build_on(&[], 2)];
+                // As on a node that did not build it.
+                world.chain.abandon(proposals[0].block.header.hash()).unwrap();
+            }
+            3 => {
+                world.chain.store.persist().unwrap();
+            }
+            _ => {}
+        }
+        let kept = world.rng.random_range(0..3).min(proposals.len());
+        for proposal in proposals.drain(..proposals.len() - kept) {
+            transactions += proposal.block.transactions.len();
+            world.apply_block(&proposal.entry);
+        }
+    }
+    assert!(deep > 10 && transactions > 500, "{deep} {transactions}");
+    world.chain.store.persist().unwrap();
+    let head = world.chain.store.head();
+    drop(world);
+    assert_eq!(open(&path).store.head(), head);
+}
+
+#[test]
+fn blocks_on_unapplied_ones_with_wipes_have_the_root_of_a_from_scratch_trie() {
+    check_pipelined_blocks(&[("shanghai", 0)], 11);
+}
+
+#[test]
+fn blocks_of_today_on_unapplied_ones_have_the_root_of_a_from_scratch_trie() {
+    check_pipelined_blocks(&[("shanghai", 0), ("cancun", 0), ("prague", 0), ("osaka", 0)], 12);
+}
+
+#[test]
+fn a_block_is_built_while_its_parent_is_applied_and_proofs_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&dir.path().join("data"), &[("shanghai", 0)], 13);
+    let address = world.keys[0].address();
+    world.admit_some();
+    let mut proposal = world.build();
+    for _ in 0..BLOCK_COUNT {
+        world.admit_some();
+        let order = order_on(&world.chain, &[proposal.block.clone()], 1);
+        world.index += 1;
+        let position = LogPosition { term: 1, leader: 1, index: world.index };
+        let chain = &world.chain;
+        let applied = Applied { position: Some(position), ..chain.store.applied() };
+        proposal = std::thread::scope(|scope| {
+            let built = scope.spawn(|| chain.build(&order).unwrap());
+            let proved = scope.spawn(|| {
+                let head = chain.store.head();
+                let proof = chain.prove(head.number, address, &[]).unwrap();
+                verify(&proof, address, head.state_root);
+            });
+            chain.apply(applied, &proposal.entry).unwrap();
+            proved.join().unwrap();
+            built.join().unwrap()
+        });
+    }
+    assert_eq!(world.chain.store.head().number, BLOCK_COUNT);
 }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::testing::transfer;
 use alloy_consensus::Transaction as _;
+use alloy_primitives::keccak256;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -44,8 +45,18 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, PartialEq)]
 enum Job {
     Admit(AdmitId, usize),
-    Build(BuildId, u64, u64),
-    Block(BuildId, u64, u64),
+    Build(BuildId),
+    /// In the order of the log.
+    Block(BuildId),
+}
+
+/// A block that was begun.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    parent: B256,
+    head: Head,
+    /// The log has refused it, or what it stands on.
+    void: bool,
 }
 
 struct Shell {
@@ -56,8 +67,9 @@ struct Shell {
     leads: bool,
     caught_up: bool,
     jobs: Vec<Job>,
-    /// Blocks that are being built, by id.
-    parents: BTreeMap<BuildId, (u64, u64)>,
+    begun: BTreeMap<BuildId, Begun>,
+    /// What was proposed on each parent in a term, unless it was refused.
+    on_parent: BTreeMap<(u64, B256), BuildId>,
     head: Head,
     next_ticket: Ticket,
     sizes: BTreeMap<Ticket, usize>,
@@ -78,7 +90,8 @@ impl Shell {
             leads: false,
             caught_up: false,
             jobs: Vec::new(),
-            parents: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            on_parent: BTreeMap::new(),
             head,
             next_ticket: 0,
             sizes: BTreeMap::new(),
@@ -97,11 +110,11 @@ impl Shell {
         let term = self.term;
         let admits = self.jobs.iter().filter(|j| matches!(j, Job::Admit(a, _) if a.term == term));
         assert!(admits.count() <= 2, "group commit");
-        let blocks = self
-            .jobs
-            .iter()
-            .filter(|j| matches!(j, Job::Build(b, ..) | Job::Block(b, ..) if b.term == term));
-        assert!(blocks.count() <= 1, "one block at a time");
+        let alive = |build: &BuildId| build.term == term && !self.begun[build].void;
+        let builds = self.jobs.iter().filter(|j| matches!(j, Job::Build(b) if alive(b)));
+        assert!(builds.count() <= 1, "one block is built at a time");
+        let blocks = self.jobs.iter().filter(|j| matches!(j, Job::Block(b) if alive(b)));
+        assert!(blocks.count() <= limits::PIPELINE_BLOCK_COUNT_MAX, "the pipeline is bounded");
         assert!(self.leader.leading_term().is_none_or(|t| t == term && self.caught_up));
     }
 
@@ -120,19 +133,27 @@ impl Shell {
             }
             Command::BuildBlock { build, parent, timestamp } => {
                 assert!(self.caught_up && build.term == self.term);
-                assert_eq!(parent, self.head);
+                assert_eq!(parent, self.tip());
                 let strict = u64::from(self.interval_ms >= 1000);
                 assert!(timestamp >= parent.timestamp + strict);
-                self.parents.insert(build, (parent.number, timestamp));
-                self.jobs.push(Job::Build(build, parent.number, timestamp));
+                let hash = keccak256([build.term.to_be_bytes(), build.seq.to_be_bytes()].concat());
+                let head = Head { number: parent.number + 1, hash, timestamp };
+                self.begun.insert(build, Begun { parent: parent.hash, head, void: false });
+                self.jobs.push(Job::Build(build));
                 self.last_begun = Some(self.now);
             }
             Command::ProposeBlock { build } => {
                 assert!(self.caught_up && build.term == self.term);
-                let (parent, timestamp) = self.parents[&build];
-                self.jobs.push(Job::Block(build, parent, timestamp));
+                let parent = self.begun[&build].parent;
+                assert_eq!(parent, self.tip().hash, "behind its parent");
+                let other = self.on_parent.insert((build.term, parent), build);
+                assert_eq!(other, None, "one block on a parent");
+                self.jobs.push(Job::Block(build));
             }
-            Command::DiscardBlock { .. } => {}
+            Command::DiscardBlock { build } => {
+                let proposed = self.on_parent.values().any(|proposed| *proposed == build);
+                assert!(!proposed, "what the log may hold is not given up");
+            }
             Command::Reply { ticket, verdicts } => {
                 assert_eq!(self.sizes[&ticket], verdicts.len());
                 assert!(self.answered.insert(ticket), "answered once");
@@ -150,6 +171,30 @@ impl Shell {
         }
     }
 
+    /// What a block begun now stands on.
+    fn tip(&self) -> Head {
+        let alive = |build: &BuildId| build.term == self.term && !self.begun[build].void;
+        let last = self.jobs.iter().rev().find_map(|job| match job {
+            Job::Block(build) if alive(build) => Some(self.begun[build].head),
+            _ => None,
+        });
+        last.unwrap_or(self.head)
+    }
+
+    /// The log has refused a block, and so whatever stands on it.
+    fn refuse(&mut self, build: BuildId) {
+        let Begun { parent, head, .. } = self.begun[&build];
+        self.begun.get_mut(&build).unwrap().void = true;
+        self.on_parent.remove(&(build.term, parent));
+        let on_it: Vec<BuildId> = self
+            .begun
+            .iter()
+            .filter(|(_, begun)| begun.parent == head.hash && !begun.void)
+            .map(|(build, _)| *build)
+            .collect();
+        on_it.into_iter().for_each(|build| self.refuse(build));
+    }
+
     fn run(&mut self, step: Step) {
         match step {
             Step::Elect => {
@@ -159,7 +204,7 @@ impl Shell {
             }
             Step::CatchUp => {
                 if self.leads && !self.caught_up {
-                    self.apply_block_of_old_term();
+                    self.apply_blocks_of_old_terms();
                     self.caught_up = true;
                     self.send(Event::CaughtUp { term: self.term });
                 }
@@ -189,31 +234,35 @@ impl Shell {
         self.send(Event::Submitted { ticket, transactions });
     }
 
-    /// A block that was proposed before may have been committed.
-    fn apply_block_of_old_term(&mut self) {
-        let at = self.jobs.iter().position(|job| matches!(job, Job::Block(..)));
-        if let Some(at) = at
-            && let Job::Block(_, parent, timestamp) = self.jobs[at]
-            && parent == self.head.number
-        {
-            self.jobs.remove(at);
-            self.apply(timestamp);
+    /// Blocks that were proposed before may have been committed.
+    fn apply_blocks_of_old_terms(&mut self) {
+        for job in self.jobs.clone() {
+            if let Job::Block(build) = job
+                && self.begun[&build].parent == self.head.hash
+            {
+                self.apply(build);
+            }
         }
         self.jobs.retain(|job| !matches!(job, Job::Block(..)));
     }
 
-    fn apply(&mut self, timestamp: u64) {
-        let number = self.head.number + 1;
-        let hash = B256::with_last_byte(number as u8);
-        self.head = Head { number, hash, timestamp };
+    fn apply(&mut self, build: BuildId) {
+        self.head = self.begun[&build].head;
+        self.jobs.retain(|job| *job != Job::Block(build));
         self.send(Event::BlockApplied { head: self.head });
+    }
+
+    /// Entries are applied in order: the outcome of one comes when those before it are.
+    fn is_first(&self, build: BuildId) -> bool {
+        let first = self.jobs.iter().find(|job| matches!(job, Job::Block(..)));
+        first == Some(&Job::Block(build))
     }
 
     fn finish(&mut self, at: usize, outcome: u8, keep: bool) {
         let job = self.jobs[at].clone();
         // A block of an old term is applied or not before the barrier is passed, and once.
         let current = |build: BuildId| self.caught_up && build.term == self.term;
-        if !keep || matches!(&job, Job::Block(..)) {
+        if !keep && !matches!(&job, Job::Block(..)) {
             self.jobs.remove(at);
         }
         let failure = match outcome {
@@ -229,10 +278,11 @@ impl Shell {
                 self.jobs.retain(|other| *other != Job::Admit(admit, count));
                 self.send(Event::AdmitFailed { admit, failure });
             }
-            Job::Build(build, ..) => {
-                self.jobs.retain(|other| !matches!(other, Job::Build(b, ..) if *b == build));
+            Job::Build(build) => {
+                self.jobs.retain(|other| *other != Job::Build(build));
+                let head = self.begun[&build].head;
                 match outcome {
-                    0 | 1 => self.send(Event::BlockBuilt { build, empty: outcome == 1 }),
+                    0 | 1 => self.send(Event::BlockBuilt { build, head, empty: outcome == 1 }),
                     _ => self.send(Event::BuildFailed { build }),
                 }
                 if keep {
@@ -242,17 +292,30 @@ impl Shell {
                     assert_eq!(self.jobs.len(), before);
                 }
             }
-            Job::Block(build, parent, timestamp) => {
-                if outcome < 2 && current(build) && parent == self.head.number {
-                    self.apply(timestamp);
-                } else if failure != ProposalFailure::Unknown || !current(build) {
-                    self.send(Event::ProposalFailed { build, failure });
-                } else {
-                    self.send(Event::ProposalFailed { build, failure });
-                    // It may still come.
-                    self.jobs.push(Job::Block(build, parent, timestamp));
-                }
+            Job::Block(build) if !current(build) => {
+                self.jobs.remove(at);
+                self.send(Event::ProposalFailed { build, failure });
             }
+            Job::Block(build) if outcome < 2 => {
+                if !self.is_first(build) {
+                    return;
+                }
+                if self.begun[&build].parent == self.head.hash {
+                    return self.apply(build);
+                }
+                // Left out: it does not build on the head.
+                self.jobs.remove(at);
+                assert!(self.begun[&build].void);
+                let failure = ProposalFailure::NotProposed { leader: None };
+                self.send(Event::ProposalFailed { build, failure });
+            }
+            Job::Block(build) if outcome == 2 => {
+                self.jobs.remove(at);
+                self.refuse(build);
+                self.send(Event::ProposalFailed { build, failure });
+            }
+            // It may still come.
+            Job::Block(build) => self.send(Event::ProposalFailed { build, failure }),
         }
     }
 
@@ -284,7 +347,7 @@ impl Shell {
         let height = self.head.number;
         self.send(Event::PoolReady);
         self.wait(self.interval_ms + BUILD_RETRY_MS);
-        for _ in 0..4 {
+        for _ in 0..8 {
             if !self.jobs.is_empty() {
                 self.finish(0, 0, false);
             }
