@@ -11,6 +11,7 @@
 //! arguing (before EIP-161, or on made-up states with empty accounts or absurd balances) are given to it.
 
 mod executor;
+mod footprint;
 mod memory;
 mod outcome;
 mod schedule;

@@ -42,13 +42,15 @@ pub fn encode_outcomes(outcomes: &[(usize, Outcome)]) -> Vec<u8> {
         .iter()
         .filter_map(|(index, outcome)| {
             let Verdict::Ran(ran) = &outcome.verdict else { return None };
+            let mut codes = outcome.writes.codes.clone();
+            codes.sort_unstable_by_key(|(hash, _)| *hash);
             Some(WireOutcome {
                 index: *index as u64,
                 ran: ran.clone(),
                 reads: outcome.reads.clone(),
                 accounts: sorted(&outcome.writes.accounts),
                 credits: outcome.writes.credits.clone(),
-                codes: outcome.writes.codes.iter().map(|(_, c)| c.original_bytes()).collect(),
+                codes: codes.into_iter().map(|(_, code)| code.original_bytes()).collect(),
             })
         })
         .collect();
@@ -219,6 +221,28 @@ mod tests {
         let decoded = decode_outcomes(&bytes).unwrap();
         assert_eq!(format!("{decoded:?}"), format!("{:?}", outcomes()));
         assert_eq!(encode_outcomes(&decoded), bytes);
+    }
+
+    #[test]
+    fn the_order_of_writes_does_not_show() {
+        let shuffled = |reversed: bool| {
+            let mut outcomes = outcomes();
+            let writes = &mut outcomes[0].1.writes;
+            let other = AccountDiff { address: Address::ZERO, ..writes.accounts[0].clone() };
+            writes.accounts.push(other);
+            for account in &mut writes.accounts {
+                account.storage.push(SlotChange { slot: U256::from(1), value: U256::from(2) });
+                account.storage.reverse();
+            }
+            writes.codes.push((keccak256([1]), bytecode(bytes!("01"))));
+            if reversed {
+                writes.accounts.reverse();
+                writes.codes.reverse();
+                writes.accounts.iter_mut().for_each(|account| account.storage.reverse());
+            }
+            encode_outcomes(&outcomes)
+        };
+        assert_eq!(shuffled(false), shuffled(true));
     }
 
     #[test]
