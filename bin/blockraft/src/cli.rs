@@ -2,9 +2,9 @@
 
 use crate::output::OutputFormat;
 use alloy_primitives::Address;
-use blockraft_node::maintenance::SnapshotPeer;
+use blockraft_node::{Distribution, maintenance::SnapshotPeer};
 use blockraft_primitives::NodeId;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -259,6 +259,9 @@ pub(crate) struct NodeArgs {
     /// Threads that execute blocks and compute their roots; as many as there are cores when absent.
     #[arg(long, env = "BLOCKRAFT_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
+    /// Whether other members run parts of the blocks that this one builds.
+    #[arg(long, env = "BLOCKRAFT_DISTRIBUTION")]
+    pub(crate) distribution: Option<DistributionArg>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -419,6 +422,29 @@ fn parse_peer(text: &str) -> Result<SnapshotPeer, String> {
     Ok(SnapshotPeer { id: id.parse().map_err(|_| wrong())?, address: address.to_owned() })
 }
 
+/// Whether blocks are shared out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DistributionArg {
+    /// Never: whoever leads runs its blocks alone.
+    Off,
+    /// Where that promises to pay.
+    #[default]
+    Auto,
+    /// Every block.
+    Always,
+}
+
+impl From<DistributionArg> for Distribution {
+    fn from(arg: DistributionArg) -> Self {
+        match arg {
+            DistributionArg::Off => Self::Off,
+            DistributionArg::Auto => Self::Auto,
+            DistributionArg::Always => Self::Always,
+        }
+    }
+}
+
 /// `blockraft status`
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -456,6 +482,7 @@ impl NodeArgs {
             trie_memory: self.trie_memory.or(file.trie_memory),
             trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
             threads: self.threads.or(file.threads),
+            distribution: self.distribution.or(file.distribution),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

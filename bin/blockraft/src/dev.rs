@@ -10,7 +10,7 @@ use crate::{
     ports,
 };
 use anyhow::Context;
-use blockraft_node::{Member, Node, NodeConfig};
+use blockraft_node::{Distribution, Member, Node, NodeConfig};
 use blockraft_primitives::limits;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -45,6 +45,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         trie_memory_bytes: None,
         trie_checkpoint: false,
         threads: None,
+        distribution: Distribution::Off,
     };
     runtime()?.block_on(async move {
         let node = Node::start(config).await?;

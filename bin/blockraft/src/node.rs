@@ -113,6 +113,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         trie_memory_bytes: args.trie_memory.map(|mib| mib as usize * (1 << 20)),
         trie_checkpoint: args.trie_checkpoint.unwrap_or(false),
         threads: args.threads.map(usize::from),
+        distribution: args.distribution.unwrap_or_default().into(),
         datadir,
     })
 }

@@ -6,6 +6,7 @@
 
 use crate::{
     clock::Stopwatch,
+    distributor::Distributor,
     error::NodeError,
     past_trie::PastTries,
     trie_start::{self, TrieOptions},
@@ -23,7 +24,7 @@ use blockraft_storage::{AppliedStep, StateView, Store};
 use blockraft_trie::AccountProof;
 use parking_lot::RwLock;
 use rayon::ThreadPool;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{broadcast, watch};
 
 /// How this node builds blocks: what the cluster agreed on, and what it does it with.
@@ -56,6 +57,8 @@ pub(crate) struct Chain {
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
     workers: ThreadPool,
+    /// Where there are others to help: set once the node can reach them.
+    distributor: OnceLock<Arc<Distributor>>,
     trie: TriePlace,
     past: PastTries,
     trie_options: TrieOptions,
@@ -90,6 +93,7 @@ impl Chain {
             pending: broadcast::channel(16 * 1024).0,
             finality: watch::Sender::new(Finality::default()),
             workers: build::workers(options.threads)?,
+            distributor: OnceLock::new(),
             options,
             trie: TriePlace::new(trie),
             past: PastTries::default(),
@@ -332,6 +336,7 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
 mod build;
 mod head_trie;
 mod payload;
+mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unapplied;

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the place where clocks are read")]
 
 use blockraft_primitives::Tick;
-use blockraft_protocol::Now;
+use blockraft_protocol::{Micros, Now};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -26,6 +26,16 @@ impl Clock {
         }
     }
 
+    /// Microseconds since it was made.
+    pub(crate) fn micros(&self) -> Micros {
+        Micros(self.started.elapsed().as_micros() as u64)
+    }
+
+    /// When that many microseconds have passed.
+    pub(crate) fn instant_at(&self, at: Micros) -> std::time::Instant {
+        (self.started + Duration::from_micros(at.0)).into_std()
+    }
+
     /// When a tick comes.
     pub(crate) fn instant(&self, tick: Tick) -> Instant {
         self.started + Duration::from_millis(tick.0)
@@ -44,6 +54,11 @@ pub(crate) struct Stopwatch(std::time::Instant);
 impl Stopwatch {
     pub(crate) fn start() -> Self {
         Self(std::time::Instant::now())
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn elapsed_ns(self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
     }
 
     /// Records the time since the start as a stage of the pipeline.

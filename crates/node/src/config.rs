@@ -3,6 +3,7 @@
 use crate::Member;
 use alloy_primitives::Address;
 use blockraft_primitives::NodeId;
+use blockraft_protocol::Distribution;
 use blockraft_rpc::JwtSecret;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     pub block_time_ms: Option<u64>,
     /// Receives the priority fees of the blocks that this node builds; the genesis file's when absent.
     pub fee_recipient: Option<Address>,
+    /// Whether other members run parts of the blocks that this node builds.
+    pub distribution: Distribution,
     /// Browser origins that may call (CORS).
     pub cors_domains: Vec<String>,
     /// Host names that requests may name beside loopback's.

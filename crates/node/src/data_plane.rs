@@ -1,9 +1,10 @@
-//! What nodes say to one another beside Raft: batches of transactions on their way to the leader, and log
-//! entries that a consensus client's word came to.
+//! What nodes say to one another beside Raft: batches of transactions on their way to the leader, log
+//! entries that a consensus client's word came to, and units of work, on a connection of their own.
 
 use crate::{
     chain::Chain,
     engine::answer_of,
+    executor::ExecutorHandle,
     maintenance::{FETCH_KIND, answer_fetch},
     producer::{ProducerHandle, Verdicts},
 };
@@ -52,7 +53,7 @@ impl Peers {
         match answer.await.map(|bytes| Response::decode(&bytes)) {
             Ok(Ok(Response::Proposed { accepted })) => Ok(accepted),
             Ok(Ok(Response::Refused(refusal))) => Err(refusal),
-            Ok(Ok(Response::Verdicts(_) | Response::Status(_)) | Err(_)) => {
+            Ok(Ok(_) | Err(_)) => {
                 tracing::warn!("the leader's answer to an entry is no answer to an entry");
                 Err(Refusal::OutcomeUnknown)
             }
@@ -68,7 +69,7 @@ fn verdicts_of(answer: Result<&[u8], &TransportError>) -> Verdicts {
     match answer.map(Response::decode) {
         Ok(Ok(Response::Verdicts(verdicts))) => Ok(verdicts),
         Ok(Ok(Response::Refused(refusal))) => Err(refusal),
-        Ok(Ok(Response::Status(_) | Response::Proposed { .. }) | Err(_)) => {
+        Ok(Ok(_) | Err(_)) => {
             tracing::warn!("the leader's answer to a batch is no answer to a batch");
             Err(Refusal::OutcomeUnknown)
         }
@@ -92,6 +93,7 @@ pub(crate) struct DataPlane {
     pub(crate) raft: watch::Receiver<RaftStatus>,
     pub(crate) log: RaftNode,
     pub(crate) producer: ProducerHandle,
+    pub(crate) executor: ExecutorHandle,
 }
 
 impl Handler for DataPlane {
@@ -130,6 +132,10 @@ impl Handler for DataPlane {
                     Ok(response.encode().into())
                 }
                 .boxed()
+            }
+            Request::Execute(unit) => {
+                let executor = self.executor.clone();
+                async move { Ok(executor.execute(unit).await.encode().into()) }.boxed()
             }
             Request::Status => {
                 let status = Response::Status(self.status()).encode();

@@ -9,15 +9,18 @@
 //! **Terms**: the *chain* is the replicated state machine of this node (state, trie, pool); the
 //! *producer* is the task that leads when Raft says so; the *gateway* is the task that takes
 //! transactions from clients; the *engine* is the task that a consensus client talks to, on chains whose
-//! blocks come from one; the *data plane* is what nodes say to one another beside Raft.
+//! blocks come from one; the *executor* is the task that runs units of work for whoever leads, and the
+//! *distributor* is that leader's way to it; the *data plane* is what nodes say to one another beside Raft.
 
 mod application;
 mod chain;
 mod clock;
 mod config;
 mod data_plane;
+mod distributor;
 mod engine;
 mod error;
+mod executor;
 mod gateway;
 pub mod import;
 pub mod maintenance;
@@ -29,6 +32,7 @@ mod status;
 mod telemetry;
 mod trie_start;
 
+pub use blockraft_protocol::Distribution;
 pub use blockraft_raft::Member;
 pub use blockraft_rpc::{JwtSecret, JwtSecretError};
 pub use config::{EngineApiConfig, NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};

@@ -6,8 +6,10 @@ use crate::{
     chain::{BlockOptions, Chain},
     clock,
     data_plane::{DataPlane, Peers},
+    distributor::Distributor,
     engine::{Engine, Proposer},
     error::NodeError,
+    executor::{Executor, ExecutorHandle},
     gateway::Gateway,
     persister::Persistence,
     producer::{Producer, ProducerHandle},
@@ -19,6 +21,7 @@ use blockraft_primitives::{
     NodeId, StateError,
     limits::{ENGINE_CALL_QUEUE_LEN_MAX, ENGINE_REORG_BLOCK_COUNT_MAX, SUBMISSION_QUEUE_LEN_MAX},
 };
+use blockraft_protocol::Distribution;
 use blockraft_raft::{RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig};
 use blockraft_rpc::{
     AccountProof, ClusterStatus, EngineConfig, ProofError, RpcConfig, RpcContext, RpcServer,
@@ -94,14 +97,17 @@ impl Node {
         .await?;
 
         let (producer, queue) = ProducerHandle::channel();
+        let executor = start_executor(&chain, &raft, &progressed, &spawner, node_id);
         let data_plane = DataPlane {
             node_id,
             chain: chain.clone(),
             raft: raft.status(),
             log: raft.clone(),
             producer: producer.clone(),
+            executor,
         };
         transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
+        share_blocks_out(&chain, &raft, &transport, &spawner, config.distribution);
         let options = &store.genesis().options;
         let driven = options.engine || config.engine_api.is_some();
         let block_time_ms = config.block_time_ms.unwrap_or(options.block_time_ms);
@@ -299,6 +305,35 @@ fn start_persister(
         })
         .map_err(NodeError::Thread)?;
     Ok((thread, receiver))
+}
+
+/// Starts the task that runs units of work for other members.
+fn start_executor(
+    chain: &Arc<Chain>,
+    raft: &RaftNode,
+    progress: &watch::Receiver<u64>,
+    spawner: &Spawner,
+    node_id: NodeId,
+) -> ExecutorHandle {
+    let (handle, queue) = ExecutorHandle::channel(node_id);
+    let (chain, progress) = (chain.clone(), progress.clone());
+    let executor = Executor::new(chain, node_id, raft.status(), progress, spawner.clone());
+    spawner.tasks.spawn(executor.run(queue));
+    handle
+}
+
+/// Lets other members run parts of the blocks that this node builds.
+fn share_blocks_out(
+    chain: &Chain,
+    raft: &RaftNode,
+    transport: &Transport,
+    spawner: &Spawner,
+    distribution: Distribution,
+) {
+    let distributor =
+        Distributor::new(transport.clone(), spawner.clone(), chain.threads(), distribution);
+    spawner.tasks.spawn(distributor.clone().follow(raft.status()));
+    chain.set_distributor(distributor);
 }
 
 async fn run_gateway(

@@ -37,6 +37,25 @@ pub const SNAPSHOT_ENTRY_INTERVAL: u64 = 20_000;
 /// Applied entries kept in the log behind a snapshot, for followers that lag a little.
 pub const LOG_ENTRIES_KEPT: u64 = 10_000;
 
+// Distributed execution.
+
+/// Longest wait for an executor before its share goes to another one, microseconds; and then once more.
+pub const HEDGE_US_MAX: u64 = 250_000;
+/// Shortest such wait, microseconds.
+pub const HEDGE_US_MIN: u64 = 5_000;
+/// How long an executor waits for the parent of a unit's block to be applied, milliseconds.
+pub const UNIT_PARENT_WAIT_MS: u64 = 200;
+/// How long an answer to a unit is listened for, milliseconds: long after it is of use, it is still compared.
+pub const UNIT_ANSWER_WAIT_MS: u64 = 3_000;
+/// Units that wait at one executor.
+pub const UNIT_QUEUE_LEN_MAX: usize = 16;
+/// Finished gatherings whose late answers are still compared.
+pub const CLOSED_GATHER_COUNT_MAX: usize = 4;
+/// Disagreements between executors that are kept.
+pub const UNIT_EVIDENCE_COUNT_MAX: usize = 8;
+/// Kinds of transactions (callee and selector) whose costs and writes are remembered.
+pub const PREDICTED_KIND_COUNT_MAX: usize = 4_096;
+
 // Gateway.
 
 /// Transactions that wait at one node for a verdict.

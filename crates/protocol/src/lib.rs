@@ -4,26 +4,43 @@
 //! **Door**: a gateway calls [`decode`] on raw transactions; every node applies log entries to its
 //! [`Pool`]; nodes talk in [`Request`]s and [`Response`]s; each node's shell feeds a [`Leader`] with
 //! events and carries out its commands. Where a consensus client drives the chain, [`Payloads`] holds what
-//! it has named and [`plan_head`] says how to get where it wants.
+//! it has named and [`plan_head`] says how to get where it wants. A [`Dispatcher`] shares a leader's blocks
+//! out to other members, whose [`Gate`]s let fitting units in.
 //!
 //! **Invariants**: the same entries give the same pool on every node; the same events give the same
 //! commands; nothing iterates a hash map into output; every queue has a limit from
 //! [`limits`](blockraft_primitives::limits).
 
 mod checks;
+mod dispatch;
 mod error;
 mod intrinsic;
 mod leader;
 mod message;
+mod partition;
 mod payloads;
+mod plan;
 mod pool;
 #[cfg(test)]
 mod testing;
+mod units;
 
 pub use checks::{AdmissionRules, decode, parse, recover};
+pub use dispatch::{
+    BlockWork, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence, Micros,
+    Settled,
+};
 pub use error::{PoolError, Refusal};
 pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
 pub use leader::{AdmitId, BuildId, Command, Event, Head, Leader, Now, ProposalFailure, Ticket};
 pub use message::{NodeStatus, Request, Response, WIRE_VERSION, WireError};
+pub use partition::{PARTITION_COUNT, PartitionId, PartitionMap};
 pub use payloads::{Branch, Candidate, HeadGoal, HeadPlan, InvalidPayload, Payloads, plan_head};
+pub use plan::{
+    Distribution, Footprint, Kind, Lane, LocalReason, Plan, Planner, Predictor, Share,
+    WriteLocation, anchor,
+};
 pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};
+pub use units::{
+    Admittance, Fence, Gate, Standing, Unit, UnitAnswer, UnitId, UnitRefusal, UnitRefused,
+};

@@ -4,7 +4,7 @@
 //! ([`AdmitBatch::encode`]: sender and EIP-2718 bytes), so the leader need not recover them again; all
 //! else is postcard. Framing, deadlines and the identity of the peer are the transport's.
 
-use crate::{PoolError, Refusal};
+use crate::{PoolError, Refusal, Unit, UnitAnswer, UnitId, UnitRefused};
 use alloy_primitives::{B256, Bytes};
 use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -20,6 +20,9 @@ const KIND_REFUSED: u8 = 4;
 const KIND_STATUS_ANSWER: u8 = 5;
 const KIND_PROPOSE: u8 = 16;
 const KIND_PROPOSED: u8 = 17;
+const KIND_EXECUTE: u8 = 18;
+const KIND_EXECUTED: u8 = 19;
+const KIND_NOT_EXECUTED: u8 = 20;
 
 /// What one node asks of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,8 @@ pub enum Request {
     /// Put this encoded `Payload` or `Forkchoice` entry into the log. For the leader, as above. Read once
     /// before it gets there: a committed entry that no node can read would stop all of them.
     Propose(Bytes),
+    /// Run a unit of work.
+    Execute(Unit),
 }
 
 /// The answer to a [`Request`].
@@ -47,6 +52,18 @@ pub enum Response {
         /// Whether it fitted the chain.
         accepted: bool,
     },
+    /// To [`Request::Execute`]: the unit was run.
+    Executed(UnitAnswer),
+    /// To [`Request::Execute`]: it was not.
+    NotExecuted(UnitRefused),
+}
+
+/// What goes before the outcomes of an answer.
+#[derive(Serialize, Deserialize)]
+struct AnswerHeader {
+    echo: UnitId,
+    executor: NodeId,
+    run_us: u64,
 }
 
 /// How a node sees itself and the cluster.
@@ -114,6 +131,7 @@ impl Request {
             Self::Submit(batch) => framed(KIND_SUBMIT, &batch.encode()),
             Self::Status => framed(KIND_STATUS, &[]),
             Self::Propose(entry) => framed(KIND_PROPOSE, entry),
+            Self::Execute(unit) => framed(KIND_EXECUTE, &to_postcard(unit)),
         }
     }
 
@@ -129,6 +147,7 @@ impl Request {
                 }
                 LogEntry::Admit(_) | LogEntry::Block(_) => Err(WireError::Entry),
             },
+            (KIND_EXECUTE, payload) => from_postcard(payload).map(Self::Execute),
             (got, _) => Err(WireError::Kind { got }),
         }
     }
@@ -142,6 +161,12 @@ impl Response {
             Self::Refused(refusal) => framed(KIND_REFUSED, &to_postcard(refusal)),
             Self::Status(status) => framed(KIND_STATUS_ANSWER, &to_postcard(status)),
             Self::Proposed { accepted } => framed(KIND_PROPOSED, &to_postcard(accepted)),
+            Self::Executed(answer) => {
+                let UnitAnswer { echo, executor, run_us, ref outcomes } = *answer;
+                let header = to_postcard(&AnswerHeader { echo, executor, run_us });
+                [&[WIRE_VERSION, KIND_EXECUTED], &header[..], outcomes].concat().into()
+            }
+            Self::NotExecuted(refused) => framed(KIND_NOT_EXECUTED, &to_postcard(refused)),
         }
     }
 
@@ -154,6 +179,13 @@ impl Response {
             (KIND_PROPOSED, payload) => {
                 from_postcard(payload).map(|accepted| Self::Proposed { accepted })
             }
+            (KIND_EXECUTED, payload) => {
+                let (header, outcomes) = postcard::take_from_bytes::<AnswerHeader>(payload)?;
+                let AnswerHeader { echo, executor, run_us } = header;
+                let outcomes = Bytes::copy_from_slice(outcomes);
+                Ok(Self::Executed(UnitAnswer { echo, executor, run_us, outcomes }))
+            }
+            (KIND_NOT_EXECUTED, payload) => from_postcard(payload).map(Self::NotExecuted),
             (got, _) => Err(WireError::Kind { got }),
         }
     }

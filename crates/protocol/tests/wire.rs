@@ -20,7 +20,10 @@ use blockraft_primitives::{
     DroppedTransaction, ForkchoiceEntry, LogEntry, PayloadEntry, PoolRecord, Receipt, SlotChange,
     StateDiff, Transaction,
 };
-use blockraft_protocol::{NodeStatus, PoolError, Refusal, Request, Response, WireError};
+use blockraft_protocol::{
+    Fence, NodeStatus, PoolError, Refusal, Request, Response, Unit, UnitAnswer, UnitId,
+    UnitRefusal, UnitRefused, WireError,
+};
 use std::{fs, path::PathBuf, sync::Arc};
 
 const ALICE: Address = address!("f39fd6e51aad88f6f4ce6ab8827279cfffb92266");
@@ -241,12 +244,52 @@ fn pool_records_keep_their_bytes() {
     }
 }
 
+fn unit() -> Unit {
+    let fence = Fence { cluster: WORD, term: 4, leader: 1, height: 501, parent: WORD, epoch: 2 };
+    Unit {
+        id: UnitId { fence, gather: 77, share: 3, attempt: 2 },
+        timestamp: 1_700_000_000,
+        fee_recipient: CONTRACT,
+        gas_limit: 30_000_000,
+        pool_index: 999,
+        transactions: vec![AdmissionId(5), AdmissionId(70_000)],
+    }
+}
+
+fn unit_refusals() -> Vec<UnitRefusal> {
+    vec![
+        UnitRefusal::Cluster { expected: WORD },
+        UnitRefusal::Term { known: 5 },
+        UnitRefusal::Leader { known: 2 },
+        UnitRefusal::Epoch { known: 3 },
+        UnitRefusal::Lagging { height: 499, applied: 900 },
+        UnitRefusal::Passed { height: 501 },
+        UnitRefusal::Parent { got: WORD },
+        UnitRefusal::Transaction { id: AdmissionId(5) },
+        UnitRefusal::Busy,
+        UnitRefusal::Failed,
+    ]
+}
+
+#[test]
+fn refusals_of_units_keep_their_bytes() {
+    let mut all = Vec::new();
+    for refusal in unit_refusals() {
+        let refused = UnitRefused { echo: unit().id, executor: 3, refusal };
+        let bytes = Response::NotExecuted(refused.clone()).encode();
+        assert_eq!(Response::decode(&bytes), Ok(Response::NotExecuted(refused)));
+        all.extend_from_slice(&bytes);
+    }
+    golden("response_not_executed", &all);
+}
+
 #[test]
 fn requests_keep_their_bytes() {
     for (name, request) in [
         ("request_submit", Request::Submit(AdmitBatch { transactions: transactions() })),
         ("request_status", Request::Status),
         ("request_propose", Request::Propose(LogEntry::Forkchoice(forkchoice()).encode())),
+        ("request_execute", Request::Execute(unit())),
     ] {
         let bytes = request.encode();
         golden(name, &bytes);
@@ -275,6 +318,15 @@ fn responses_keep_their_bytes() {
         ("response_outcome_unknown", Response::Refused(Refusal::OutcomeUnknown)),
         ("response_status", Response::Status(status)),
         ("response_proposed", Response::Proposed { accepted: true }),
+        (
+            "response_executed",
+            Response::Executed(UnitAnswer {
+                echo: unit().id,
+                executor: 3,
+                run_us: 1_234,
+                outcomes: Bytes::from_static(&[2, 0xc0]),
+            }),
+        ),
     ] {
         let bytes = response.encode();
         golden(name, &bytes);

@@ -17,8 +17,8 @@
 //!   restart it sees again what [`Application::applied`] does not cover.
 //! - The first failed write to the log device, and the first failed apply, end the node:
 //!   [`RaftNode::failed`] resolves, and nothing is acknowledged afterwards.
-//! - Votes and heartbeats, log replication, snapshots and the data plane use separate connections:
-//!   bulk traffic cannot delay a heartbeat.
+//! - Votes and heartbeats, log replication, snapshots, the data plane and units of work use separate
+//!   connections: bulk traffic cannot delay a heartbeat.
 //! - Nothing that arrives from the network is allocated for before its length is checked.
 //!
 //! # Terms

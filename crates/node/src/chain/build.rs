@@ -4,18 +4,23 @@ use super::{
     Chain,
     unapplied::{Unapplied, above_head, state_after},
 };
-use crate::{clock::Stopwatch, error::NodeError};
+use crate::{
+    clock::Stopwatch,
+    distributor::{Distributor, Help, Learned},
+    error::NodeError,
+};
 use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
-    BlockAttributes, BuildInput, BuildResult, BuiltBlock, Outcome, build, next_header,
+    BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Outcome, build,
+    execute_share, next_header,
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
     limits::BLOCK_TX_COUNT_MAX,
 };
-use blockraft_protocol::InFlight;
+use blockraft_protocol::{BlockWork, InFlight};
 use rayon::ThreadPool;
 use std::sync::Arc;
 
@@ -69,9 +74,11 @@ impl Chain {
         let parent = unapplied.last().map_or(&head, |block| &block.header);
         let plan = self.plan(parent.clone(), order);
         let state = state_after(self.store.view(head.number)?, unapplied);
-        // Outcomes of other members come in here.
-        let seeds = Vec::new();
+        let help = self.help(&plan, &state, order.term);
+        let (seeds, learned) = self.workers.install(|| help.split());
+        let running = Stopwatch::start();
         let built = self.execute(&plan, state, seeds)?;
+        self.learn(&plan, &built, learned, running.elapsed_ns());
         self.seal(order, plan, built)
     }
 
@@ -88,6 +95,54 @@ impl Chain {
         };
         let (ids, candidates) = candidates.into_iter().unzip();
         Plan { parent, attributes, ids, candidates, pool_index }
+    }
+
+    /// Has other members run a part of the candidates, where that pays.
+    fn help(&self, plan: &Plan, state: &impl StateReader, term: u64) -> Help {
+        let Some(distributor) = self.distributor.get() else { return Help::default() };
+        let Plan { parent, attributes, ids, candidates, pool_index } = plan;
+        let work = || BlockWork {
+            term,
+            height: parent.number + 1,
+            parent: parent.hash(),
+            timestamp: attributes.timestamp,
+            fee_recipient: attributes.fee_recipient,
+            gas_limit: attributes.gas_limit,
+            pool_index: *pool_index,
+            ids: ids.clone(),
+            transactions: candidates.clone(),
+        };
+        let run_own = |indices: &[usize]| {
+            let header = next_header(&self.spec, parent, attributes);
+            let input = BlockInput {
+                spec: &self.spec,
+                header: &header,
+                transactions: candidates,
+                ommers: &[],
+                withdrawals: &attributes.withdrawals,
+            };
+            execute_share(&input, state, indices)
+        };
+        distributor.gather(work, run_own)
+    }
+
+    fn learn(&self, plan: &Plan, built: &BuiltBlock, learned: Learned, took_ns: u64) {
+        let Some(distributor) = self.distributor.get() else { return };
+        let before = std::iter::once(0).chain(built.receipts.iter().map(|r| r.cumulative_gas_used));
+        let used = built.receipts.iter().zip(before).map(|(r, b)| r.cumulative_gas_used - b);
+        let used: Vec<_> = built.included.iter().copied().zip(used).collect();
+        distributor.learn(&plan.candidates, &used, learned, took_ns);
+    }
+
+    /// Lets other members help from now on.
+    pub(crate) fn set_distributor(&self, distributor: Arc<Distributor>) {
+        // Only ever called once, by the node that has just made it.
+        let _ = self.distributor.set(distributor);
+    }
+
+    /// Threads that make blocks.
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.current_num_threads()
     }
 
     /// Runs the candidates on the parent's state. `seeds` are outcomes of candidates by index.
@@ -148,7 +203,7 @@ impl Chain {
 
     /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the
     /// extra data.
-    fn attributes(
+    pub(super) fn attributes(
         &self,
         parent: &Sealed<Header>,
         timestamp: u64,

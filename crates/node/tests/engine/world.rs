@@ -6,7 +6,7 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
-use blockraft_node::{EngineApiConfig, Member, Node, NodeConfig};
+use blockraft_node::{Distribution, EngineApiConfig, Member, Node, NodeConfig};
 use blockraft_primitives::{ClusterGenesis, limits};
 use blockraft_storage::{Identity, init};
 use serde_json::{Value, json};
@@ -161,6 +161,7 @@ impl World {
             trie_memory_bytes: None,
             trie_checkpoint: false,
             threads: None,
+            distribution: Distribution::Auto,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),

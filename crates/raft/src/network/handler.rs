@@ -20,7 +20,7 @@ use openraft::Raft;
 use serde::Serialize;
 use std::{fmt::Display, sync::Arc};
 
-/// Answers Raft's planes and passes the data plane on.
+/// Answers Raft's planes and passes the node's own on.
 pub(crate) struct RaftHandler {
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) receiver: Arc<Receiver>,
@@ -36,7 +36,7 @@ impl Handler for RaftHandler {
         payload: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Refused>> {
         match plane {
-            Plane::Data => self.data.handle(peer, plane, kind, payload),
+            Plane::Data | Plane::Execution => self.data.handle(peer, plane, kind, payload),
             Plane::Control | Plane::Replication => {
                 raft_request(self.raft.clone(), kind, payload).boxed()
             }

@@ -30,13 +30,15 @@ pub enum Plane {
     Replication = 2,
     /// Snapshots.
     Snapshot = 3,
-    /// The node's own messages: forwarding, dispatch, outcomes.
+    /// The node's own messages: forwarding, questions.
     Data = 4,
+    /// Units of work and their outcomes: long messages in bursts.
+    Execution = 5,
 }
 
 impl Plane {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Control, Self::Replication, Self::Snapshot, Self::Data]
+        [Self::Control, Self::Replication, Self::Snapshot, Self::Data, Self::Execution]
             .into_iter()
             .find(|plane| *plane as u8 == byte)
     }
@@ -49,6 +51,7 @@ impl fmt::Display for Plane {
             Self::Replication => "replication",
             Self::Snapshot => "snapshot",
             Self::Data => "data",
+            Self::Execution => "execution",
         })
     }
 }

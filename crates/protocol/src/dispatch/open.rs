@@ -1,0 +1,207 @@
+//! One gathering: which units are out, and what has come back.
+
+use super::{BlockWork, Evidence, Micros};
+use crate::units::{Fence, Unit, UnitAnswer, UnitId};
+use alloy_primitives::{Address, Bytes};
+use blockraft_primitives::{AdmissionId, NodeId};
+
+/// Attempts at a share: the first and one repetition.
+const ATTEMPT_COUNT_MAX: usize = 2;
+
+/// A gathering.
+#[derive(Debug)]
+pub(super) struct Open {
+    gather: u64,
+    fence: Fence,
+    timestamp: u64,
+    fee_recipient: Address,
+    gas_limit: u64,
+    pool_index: u64,
+    ids: Vec<AdmissionId>,
+    shares: Vec<OpenShare>,
+}
+
+#[derive(Debug)]
+struct OpenShare {
+    indices: Vec<usize>,
+    cost_us: u64,
+    attempts: Vec<Attempt>,
+    /// The first answer.
+    answer: Option<(NodeId, Bytes)>,
+    /// The leader will run it.
+    given_up: bool,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    to: NodeId,
+    sent_at: Micros,
+    until: Micros,
+    /// Answered, refused or lost.
+    ended: bool,
+}
+
+/// The attempt that an answer belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) sent_at: Micros,
+    pub(super) cost_us: u64,
+    /// Nothing was heard of it before.
+    pub(super) first_time: bool,
+}
+
+/// What an answer is worth.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The first for its share.
+    First { indices: Vec<usize> },
+    /// Known already.
+    Same,
+    /// Not what was said before.
+    Differs(Evidence),
+}
+
+impl Open {
+    pub(super) fn new(gather: u64, fence: Fence, work: BlockWork) -> Self {
+        let BlockWork { timestamp, fee_recipient, gas_limit, pool_index, ids, .. } = work;
+        Self {
+            gather,
+            fence,
+            timestamp,
+            fee_recipient,
+            gas_limit,
+            pool_index,
+            ids,
+            shares: Vec::new(),
+        }
+    }
+
+    pub(super) const fn gather(&self) -> u64 {
+        self.gather
+    }
+
+    pub(super) fn cost_us(&self, share: u32) -> u64 {
+        self.shares[share as usize].cost_us
+    }
+
+    /// Whether a unit is of this gathering: every word of its name but share and attempt.
+    pub(super) fn is_of(&self, unit: &UnitId) -> bool {
+        unit.gather == self.gather && unit.fence == self.fence
+    }
+
+    /// Opens a share and makes its first unit.
+    pub(super) fn add(
+        &mut self,
+        to: NodeId,
+        indices: Vec<usize>,
+        cost_us: u64,
+        now: Micros,
+        until: Micros,
+    ) -> Unit {
+        self.shares.push(OpenShare {
+            indices,
+            cost_us,
+            attempts: Vec::new(),
+            answer: None,
+            given_up: false,
+        });
+        self.repeat(self.shares.len() as u32 - 1, to, now, until)
+    }
+
+    /// The next unit of a share.
+    pub(super) fn repeat(&mut self, share: u32, to: NodeId, now: Micros, until: Micros) -> Unit {
+        let open = &mut self.shares[share as usize];
+        open.attempts.push(Attempt { to, sent_at: now, until, ended: false });
+        let attempt = open.attempts.len() as u32;
+        Unit {
+            id: UnitId { fence: self.fence, gather: self.gather, share, attempt },
+            timestamp: self.timestamp,
+            fee_recipient: self.fee_recipient,
+            gas_limit: self.gas_limit,
+            pool_index: self.pool_index,
+            transactions: open.indices.iter().map(|index| self.ids[*index]).collect(),
+        }
+    }
+
+    /// Whether a share may go out again, and to this member: it has not failed at it, and is not busy with
+    /// another one.
+    pub(super) fn may_repeat_at(&self, share: u32, member: NodeId) -> bool {
+        let open = &self.shares[share as usize];
+        let busy = self.shares.iter().flat_map(|share| &share.attempts);
+        open.attempts.len() < ATTEMPT_COUNT_MAX
+            && open.attempts.iter().all(|attempt| attempt.to != member)
+            && busy.filter(|attempt| attempt.to == member).all(|attempt| attempt.ended)
+    }
+
+    pub(super) fn give_up(&mut self, share: u32) {
+        self.shares[share as usize].given_up = true;
+    }
+
+    /// The attempt that a member answers to; `None` if nothing like it was sent to it.
+    pub(super) fn find(&self, unit: &UnitId, executor: NodeId) -> Option<Found> {
+        let share = self.shares.get(unit.share as usize)?;
+        let attempt = share.attempts.get((unit.attempt as usize).checked_sub(1)?)?;
+        (attempt.to == executor).then_some(Found {
+            sent_at: attempt.sent_at,
+            cost_us: share.cost_us,
+            first_time: !attempt.ended,
+        })
+    }
+
+    /// Takes an answer that was found to belong here.
+    pub(super) fn take_answer(&mut self, answer: &UnitAnswer) -> Verdict {
+        let unit = &answer.echo;
+        let share = &mut self.shares[unit.share as usize];
+        share.attempts[unit.attempt as usize - 1].ended = true;
+        let Some((who, before)) = &share.answer else {
+            share.answer = Some((answer.executor, answer.outcomes.clone()));
+            return Verdict::First { indices: share.indices.clone() };
+        };
+        if *before == answer.outcomes {
+            return Verdict::Same;
+        }
+        Verdict::Differs(Evidence {
+            fence: self.fence,
+            transactions: share.indices.iter().map(|index| self.ids[*index]).collect(),
+            answers: [(*who, before.clone()), (answer.executor, answer.outcomes.clone())],
+        })
+    }
+
+    /// Nothing will come of an attempt. Whether its share now has nobody working on it.
+    pub(super) fn end_attempt(&mut self, unit: &UnitId) -> bool {
+        let share = &mut self.shares[unit.share as usize];
+        share.attempts[unit.attempt as usize - 1].ended = true;
+        share.is_awaited() && share.attempts.iter().all(|attempt| attempt.ended)
+    }
+
+    /// Shares whose latest attempt has had its time, and whose it was.
+    pub(super) fn overdue(&self, now: Micros) -> Vec<(u32, NodeId)> {
+        let shares = (0..).zip(&self.shares).filter(|(_, share)| share.is_awaited());
+        let latest = shares.filter_map(|(at, share)| Some((at, share.attempts.last()?)));
+        latest
+            .filter(|(_, attempt)| attempt.until <= now)
+            .map(|(at, attempt)| (at, attempt.to))
+            .collect()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Micros> {
+        let awaited = self.shares.iter().filter(|share| share.is_awaited());
+        awaited.filter_map(|share| share.attempts.last()).map(|attempt| attempt.until).min()
+    }
+
+    /// Whether no share is awaited any more.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.shares.iter().any(OpenShare::is_awaited)
+    }
+
+    /// Whether somebody may still answer.
+    pub(super) fn awaits_anything(&self) -> bool {
+        self.shares.iter().flat_map(|share| &share.attempts).any(|attempt| !attempt.ended)
+    }
+}
+
+impl OpenShare {
+    fn is_awaited(&self) -> bool {
+        self.answer.is_none() && !self.given_up
+    }
+}

@@ -1,0 +1,259 @@
+use super::*;
+use crate::{
+    testing::{sender, unsigned},
+    units::UnitRefusal,
+};
+use DispatchCommand::{Alarm, Close, Discard, Keep, RunAlone, RunOwn, Send, Wake};
+use alloy_consensus::TxEip1559;
+use alloy_primitives::TxKind;
+
+const CLUSTER: B256 = B256::repeat_byte(1);
+
+/// Calls to as many contracts, heavy enough to be shared out.
+pub(super) fn work(term: u64, height: u64, count: u64) -> BlockWork {
+    let call = |from: u64| {
+        let tx = TxEip1559 {
+            gas_limit: 20_000_000,
+            to: TxKind::Call(sender(1_000 + from)),
+            input: Bytes::from(vec![1, 2, 3, 4]),
+            ..TxEip1559::default()
+        };
+        unsigned(from, tx)
+    };
+    BlockWork {
+        term,
+        height,
+        parent: B256::with_last_byte(height as u8),
+        timestamp: 7,
+        fee_recipient: Address::ZERO,
+        gas_limit: 30_000_000,
+        pool_index: 3,
+        ids: (0..count).map(|id| AdmissionId(100 + id)).collect(),
+        transactions: (0..count).map(call).collect(),
+    }
+}
+
+pub(super) fn leading(term: u64, others: &[NodeId]) -> DispatchEvent {
+    DispatchEvent::Role { leading: Some(term), others: others.to_vec() }
+}
+
+fn dispatcher(others: &[NodeId]) -> Dispatcher {
+    let mut dispatcher = Dispatcher::new(1, CLUSTER, 1, Distribution::Auto);
+    assert_eq!(dispatcher.step(Micros(0), leading(4, others)), []);
+    dispatcher
+}
+
+/// Opens a gathering: units by member, and when the timer is to come.
+fn open(dispatcher: &mut Dispatcher, now: Micros) -> (BTreeMap<NodeId, Unit>, Micros) {
+    let commands = dispatcher.step(now, DispatchEvent::Block(work(4, 9, 600)));
+    let mut units = BTreeMap::new();
+    let mut wake = None;
+    for command in commands {
+        match command {
+            Send { to, unit } => assert_eq!(units.insert(to, unit), None),
+            Wake { at } => wake = Some(at),
+            RunOwn { indices, .. } => assert!(!indices.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+    (units, wake.expect("a timer"))
+}
+
+fn answer(unit: &Unit, executor: NodeId, outcomes: &'static [u8]) -> DispatchEvent {
+    let outcomes = Bytes::from_static(outcomes);
+    DispatchEvent::Answered(UnitAnswer { echo: unit.id, executor, run_us: 900, outcomes })
+}
+
+fn units_counted(dispatcher: &Dispatcher, name: &str) -> u64 {
+    dispatcher.counters().units.get(name).copied().unwrap_or(0)
+}
+
+fn keeps(commands: &[DispatchCommand]) -> Vec<u32> {
+    let keep = |command: &DispatchCommand| match command {
+        Keep { share, .. } => Some(*share),
+        _ => None,
+    };
+    commands.iter().filter_map(keep).collect()
+}
+
+fn closes(commands: &[DispatchCommand]) -> bool {
+    commands.iter().any(|command| matches!(command, Close { .. }))
+}
+
+#[test]
+fn a_block_is_shared_out_gathered_and_closed() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(10));
+    assert_eq!(units.keys().copied().collect::<Vec<_>>(), [2, 3]);
+    let fence = units[&2].id.fence;
+    let parent = B256::with_last_byte(9);
+    let expected = Fence { cluster: CLUSTER, term: 4, leader: 1, height: 9, parent, epoch: 1 };
+    assert_eq!(fence, expected);
+
+    let first = dispatcher.step(Micros(2_000), answer(&units[&3], 3, b"x"));
+    assert_eq!((keeps(&first), closes(&first)), (vec![units[&3].id.share], false));
+    let second = dispatcher.step(Micros(2_500), answer(&units[&2], 2, b"y"));
+    let [Keep { gather, share, indices, outcomes }, Close { gather: closed }] = &second[..] else {
+        panic!("{second:?}")
+    };
+    assert_eq!((gather, *share, &outcomes[..]), (closed, units[&2].id.share, &b"y"[..]));
+    let ids: Vec<_> = indices.iter().map(|index| AdmissionId(100 + *index as u64)).collect();
+    assert_eq!(ids, units[&2].transactions);
+}
+
+#[test]
+fn why_a_block_is_not_shared_out_is_counted() {
+    let alone = |dispatcher: &mut Dispatcher, work: BlockWork, reason: LocalReason| {
+        let commands = dispatcher.step(Micros(0), DispatchEvent::Block(work));
+        assert_eq!(commands, [RunAlone { reason }]);
+        assert_eq!(dispatcher.counters().decisions[reason.name()], 1);
+    };
+    alone(
+        &mut Dispatcher::new(1, CLUSTER, 1, Distribution::Off),
+        work(4, 9, 600),
+        LocalReason::Off,
+    );
+    alone(&mut dispatcher(&[]), work(4, 9, 600), LocalReason::Alone);
+    alone(&mut dispatcher(&[2]), work(5, 9, 600), LocalReason::Deposed);
+    alone(&mut dispatcher(&[2]), work(4, 9, 3), LocalReason::Light);
+}
+
+#[test]
+fn a_node_that_never_shares_says_so_before_the_block_is_cut() {
+    assert_eq!(
+        Dispatcher::new(1, CLUSTER, 1, Distribution::Off).declines(),
+        Some(LocalReason::Off)
+    );
+    assert_eq!(dispatcher(&[]).declines(), Some(LocalReason::Alone));
+    assert_eq!(dispatcher(&[2]).declines(), None);
+}
+
+#[test]
+fn an_answer_counts_only_if_it_repeats_the_whole_name_and_comes_from_whom_was_asked() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(0));
+    let changes: [fn(&mut UnitId); 9] = [
+        |id| id.fence.cluster = B256::ZERO,
+        |id| id.fence.term = 3,
+        |id| id.fence.leader = 2,
+        |id| id.fence.height = 8,
+        |id| id.fence.parent = B256::ZERO,
+        |id| id.fence.epoch = 2,
+        |id| id.gather += 1,
+        |id| id.attempt = 2,
+        |id| id.share = 9,
+    ];
+    for change in changes {
+        let mut stranger = units[&2].clone();
+        change(&mut stranger.id);
+        assert_eq!(dispatcher.step(Micros(1_000), answer(&stranger, 2, b"x")), []);
+    }
+    assert_eq!(dispatcher.step(Micros(1_000), answer(&units[&2], 3, b"x")), []);
+    assert_eq!(units_counted(&dispatcher, "stray"), 10);
+    assert_eq!(keeps(&dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"))).len(), 1);
+}
+
+#[test]
+fn a_late_unit_goes_to_an_idle_member_once_and_then_to_the_leader() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, wake) = open(&mut dispatcher, Micros(0));
+    dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"));
+    let commands = dispatcher.step(wake, DispatchEvent::Timer);
+    let [Send { to: 2, unit: again }, Wake { at }] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!((again.id.share, again.id.attempt), (units[&3].id.share, 2));
+    assert_eq!(again.transactions, units[&3].transactions);
+    let commands = dispatcher.step(*at, DispatchEvent::Timer);
+    assert!(closes(&commands) && keeps(&commands).is_empty());
+    assert!(at.0 <= 2 * limits::HEDGE_US_MAX);
+    assert_eq!(units_counted(&dispatcher, "hedged"), 1);
+    // Both are left alone for a while.
+    let commands = dispatcher.step(*at, DispatchEvent::Block(work(4, 10, 600)));
+    assert_eq!(commands, [RunAlone { reason: LocalReason::Alone }]);
+}
+
+#[test]
+fn with_nobody_idle_the_leader_runs_what_is_late() {
+    let mut dispatcher = dispatcher(&[2]);
+    let (_, wake) = open(&mut dispatcher, Micros(0));
+    assert_eq!(dispatcher.step(wake, DispatchEvent::Timer), [Close { gather: 0 }]);
+    assert_eq!(units_counted(&dispatcher, "given_up"), 1);
+}
+
+#[test]
+fn a_timer_that_comes_early_changes_nothing() {
+    let mut dispatcher = dispatcher(&[2]);
+    let (_, wake) = open(&mut dispatcher, Micros(0));
+    assert_eq!(dispatcher.step(Micros(1), DispatchEvent::Timer), [Wake { at: wake }]);
+}
+
+#[test]
+fn a_refusal_sends_the_unit_elsewhere_at_once() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(0));
+    dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"));
+    let refusal = UnitRefusal::Lagging { height: 7, applied: 1 };
+    let refused = UnitRefused { echo: units[&3].id, executor: 3, refusal };
+    let commands = dispatcher.step(Micros(1_500), DispatchEvent::Refused(refused.clone()));
+    let [Send { to: 2, unit }, Wake { .. }] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!(dispatcher.counters().refusals["lagging"], 1);
+    // Once.
+    assert_eq!(dispatcher.step(Micros(1_600), DispatchEvent::Refused(refused)), []);
+    let lost = DispatchEvent::Lost { to: 2, unit: unit.id };
+    assert_eq!(dispatcher.step(Micros(1_700), lost), [Close { gather: 0 }]);
+}
+
+#[test]
+fn two_different_answers_raise_an_alarm_and_both_are_kept() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, wake) = open(&mut dispatcher, Micros(0));
+    dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"));
+    let commands = dispatcher.step(wake, DispatchEvent::Timer);
+    let [Send { unit: again, .. }, Wake { .. }] = &commands[..] else { panic!("{commands:?}") };
+    // The repetition is answered first; the original comes when the block is on its way.
+    assert_eq!(keeps(&dispatcher.step(wake, answer(again, 2, b"one"))).len(), 1);
+    let commands = dispatcher.step(wake, answer(&units[&3], 3, b"two"));
+    let evidence = Evidence {
+        fence: units[&3].id.fence,
+        transactions: units[&3].transactions.clone(),
+        answers: [(2, Bytes::from_static(b"one")), (3, Bytes::from_static(b"two"))],
+    };
+    assert_eq!(commands, [Alarm(Box::new(evidence.clone()))]);
+    assert_eq!(dispatcher.evidence().collect::<Vec<_>>(), [&evidence]);
+}
+
+#[test]
+fn a_member_that_contradicts_itself_loses_its_seeds() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(0));
+    dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"));
+    assert_eq!(dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x")), []);
+    let commands = dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"z"));
+    let share = units[&2].id.share;
+    assert!(matches!(&commands[..], [Discard { share: s, .. }, Alarm(_)] if *s == share));
+}
+
+#[test]
+fn evidence_is_bounded() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(0));
+    dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"x"));
+    for _ in 0..limits::UNIT_EVIDENCE_COUNT_MAX + 3 {
+        dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"z"));
+    }
+    assert_eq!(dispatcher.evidence().count(), limits::UNIT_EVIDENCE_COUNT_MAX);
+}
+
+#[test]
+fn who_is_deposed_waits_for_nothing_and_believes_nothing_old() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    let (units, _) = open(&mut dispatcher, Micros(0));
+    let deposed = DispatchEvent::Role { leading: None, others: vec![2, 3] };
+    assert_eq!(dispatcher.step(Micros(500), deposed), [Close { gather: 0 }]);
+    assert_eq!(dispatcher.step(Micros(600), answer(&units[&2], 2, b"x")), []);
+    // Nor when it leads again.
+    dispatcher.step(Micros(700), leading(6, &[2, 3]));
+    assert_eq!(dispatcher.step(Micros(800), answer(&units[&3], 3, b"x")), []);
+    assert_eq!(units_counted(&dispatcher, "stray"), 2);
+}
+
+mod property;
