@@ -40,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) raft: String,
     pub(crate) datadir: PathBuf,
     pub(crate) pid: u32,
+    settings: Vec<(String, String)>,
     restarted: Option<Child>,
 }
 
@@ -72,9 +73,20 @@ impl Devnet {
 
     /// The same with settings for every node, as environment variables.
     pub(crate) fn start_with(datadir: &Path, extra: &[&str], settings: &[(&str, &str)]) -> Self {
-        let port = free_ports(6);
-        let (rpc, raft) = (port.to_string(), (port + 3).to_string());
+        Self::start_many(3, datadir, extra, settings)
+    }
+
+    /// The same with so many nodes, at most five.
+    pub(crate) fn start_many(
+        count: u16,
+        datadir: &Path,
+        extra: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let port = free_ports(2 * count);
+        let (rpc, raft) = (port.to_string(), (port + count).to_string());
         let mut parent = blockraft(&["devnet", "-o", "json", "--port", &rpc, "--raft-port", &raft])
+            .args(["--nodes", &count.to_string()])
             .arg("--datadir")
             .arg(datadir)
             .args(extra)
@@ -90,6 +102,7 @@ impl Devnet {
             raft: text(&node["raft"]),
             datadir: text(&node["datadir"]).into(),
             pid: node["pid"].as_u64().expect("a pid") as u32,
+            settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             restarted: None,
         });
         let keys = banner["accounts"].as_array().expect("accounts").iter();
@@ -104,6 +117,16 @@ impl Devnet {
     /// The node with this id.
     pub(crate) fn node(&mut self, id: u64) -> &mut Node {
         self.nodes.iter_mut().find(|n| n.id == id).expect("a node of the devnet")
+    }
+
+    /// Stops all nodes.
+    pub(crate) fn stop(&mut self) {
+        for node in &mut self.nodes {
+            if node.restarted.is_some() {
+                node.terminate();
+            }
+        }
+        self.interrupt();
     }
 
     /// Ctrl-C, and what came of it.
@@ -151,6 +174,7 @@ impl Node {
             .expect("the node's log");
         let child = blockraft(&["node", "--config"])
             .arg(self.datadir.join("node.toml"))
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stderr(log)
             .spawn()
             .expect("the binary starts");
@@ -166,10 +190,12 @@ impl Node {
 
 /// A client of any node.
 pub(crate) fn client(url: &str) -> HttpClient {
-    HttpClientBuilder::default()
-        .request_timeout(Duration::from_secs(15))
-        .build(url)
-        .expect("an HTTP address")
+    client_with(url, Duration::from_secs(15))
+}
+
+/// A client that waits so long for each answer.
+pub(crate) fn client_with(url: &str, timeout: Duration) -> HttpClient {
+    HttpClientBuilder::default().request_timeout(timeout).build(url).expect("an HTTP address")
 }
 
 /// Sends a signal to a process that this test started.

@@ -2,7 +2,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests of real processes read clocks")]
 
 mod bad_input;
+mod distributed;
 mod engine_api;
 mod failover;
 mod harness;
 mod lifecycle;
+mod replay;
