@@ -10,7 +10,7 @@ mod write;
 
 pub use self::scan::Scanned;
 use self::{
-    history::{History, keys_after, prune, unwind},
+    history::{History, block_before, keys_after, prune, unwind},
     walk::SlotWalk,
     write::Writer,
 };
@@ -21,7 +21,7 @@ use crate::{
     tables::{ACCOUNTS, CODES, FORMAT_VERSION, SHARD_META, SHARD_TABLES, STORAGE},
 };
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256, map::B256Set};
-use blockraft_primitives::{Account, AccountDiff, StateError};
+use blockraft_primitives::{Account, AccountDiff, StateDiff, StateError};
 use signet_libmdbx::SyncMode;
 use std::path::Path;
 
@@ -237,8 +237,7 @@ impl Shard {
     /// What undoes one block, this shard's part; empty where the block changed nothing here.
     pub(crate) fn reverse_diff(&self, number: u64) -> Result<StateDiff, StorageError> {
         let tx = self.env.read()?;
-        let value = tx.get(REVERSE_DIFFS, &number.to_be_bytes())?;
-        value.map_or_else(|| Ok(StateDiff::default()), |value| decode_diff(number, &value))
+        block_before(&tx, number)
     }
 
     /// Walks the accounts of one partition and their slots, in order of hashed keys.

@@ -65,6 +65,13 @@ fn check(seed: u64, shards: u8, blocks: u64, history_blocks: u64) {
         chain.check_same(&state, number);
         chain.check_past_state(&store, number);
     }
+    let mut state = chain.states[applied as usize].clone();
+    for number in (oldest + 1..=applied).rev() {
+        let before = store.reverse_diff(number).unwrap();
+        before.assert_sorted();
+        state.apply(&before);
+        chain.check_same(&state, number - 1);
+    }
 }
 
 #[test]

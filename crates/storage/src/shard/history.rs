@@ -12,7 +12,7 @@ use crate::{
     trail::{Trail, first_after, narrow},
 };
 use alloy_primitives::{B256, U256};
-use blockraft_primitives::Account;
+use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange, StateDiff};
 use signet_libmdbx::{Ro, Rw};
 
 /// Reads values of earlier blocks in one snapshot.
@@ -226,6 +226,48 @@ fn drop_tombstone(
         table.delete_here()?;
     }
     Ok(())
+}
+
+/// What a block changed, as it was before, in the order of hashed keys.
+pub(super) fn block_before(tx: &ReadTx<'_>, number: u64) -> Result<StateDiff, StorageError> {
+    let (mut accounts, mut storage) = (tx.cursor(ACCOUNTS)?, tx.cursor(STORAGE)?);
+    let mut diffs = tx.cursor(REVERSE_DIFFS)?;
+    let mut last = None;
+    let mut diff = StateDiff::default();
+    let mut next = diffs.seek(&number.to_be_bytes())?;
+    while let Some((key, chunk)) = next {
+        if block_of(&key)? != number {
+            break;
+        }
+        let mut records = Records::checked(number, &chunk)?;
+        while let Some(Previous { key: (hashed, slot), value, .. }) = records.next()? {
+            let missing = || unknown(number, &hashed);
+            if last != Some(hashed) {
+                let flat = accounts.get(hashed.as_slice())?.ok_or_else(missing)?;
+                let (address, change) = (decode_account(&flat)?.name, AccountChange::Unchanged);
+                let storage = Vec::new();
+                diff.accounts.push(AccountDiff { address, change, storage_wiped: false, storage });
+                last = Some(hashed);
+            }
+            let account = diff.accounts.last_mut().expect("added above, or before");
+            match slot {
+                None => {
+                    let before = decode_previous_account(value)?;
+                    account.change = before.map_or(AccountChange::Deleted, AccountChange::Set);
+                }
+                Some(slot) => {
+                    let flat = storage.get(&slot_key(&hashed, &slot))?.ok_or_else(missing)?;
+                    let (slot, value) = (decode_slot(&flat)?.name, decode_previous_slot(value)?);
+                    account.storage.push(SlotChange { slot, value });
+                }
+            }
+        }
+        next = diffs.next()?;
+    }
+    for account in &mut diff.accounts {
+        account.storage.sort_unstable_by_key(|change| change.slot);
+    }
+    Ok(diff)
 }
 
 /// The keys that the blocks after `number` changed, newest block first, until `visit` says `false`.
