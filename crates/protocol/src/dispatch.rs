@@ -509,7 +509,7 @@ impl Dispatcher {
     fn close(&mut self, out: &mut Vec<DispatchCommand>) {
         let Some(open) = self.open.take() else { return };
         out.push(DispatchCommand::Close { gather: open.gather() });
-        if open.awaits_anything() {
+        if open.expects_answers() {
             while self.recent.len() >= limits::CLOSED_GATHER_COUNT_MAX {
                 self.recent.pop_front();
             }

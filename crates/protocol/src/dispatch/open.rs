@@ -195,7 +195,7 @@ impl Open {
     }
 
     /// Whether somebody may still answer.
-    pub(super) fn awaits_anything(&self) -> bool {
+    pub(super) fn expects_answers(&self) -> bool {
         self.shares.iter().flat_map(|share| &share.attempts).any(|attempt| !attempt.ended)
     }
 }
