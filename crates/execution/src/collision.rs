@@ -9,6 +9,7 @@
 //! Such accounts are from before EIP-161 (a constructor that stored something and returned no code), or
 //! from a genesis file.
 
+use crate::constantinople;
 use alloy_evm::{Database, EthEvm, EvmEnv, eth::EthEvmBuilder, precompiles::PrecompilesMap};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY};
 use blockraft_primitives::Account;
@@ -35,14 +36,18 @@ pub(crate) fn code_hash(info: &AccountInfo) -> B256 {
     if info.code_hash == TAKEN { KECCAK256_EMPTY } else { info.code_hash }
 }
 
-/// An EVM that does not show [`TAKEN`] to contracts.
+/// An EVM that does not show [`TAKEN`] to contracts, and meters stores as its fork does.
 pub(crate) fn new_evm<DB: Database>(
     db: DB,
     env: EvmEnv,
 ) -> EthEvm<DB, NoOpInspector, PrecompilesMap> {
+    let net_metering = constantinople::has_prices(&env.cfg_env);
     let mut evm = EthEvmBuilder::new(db, env).build().into_inner();
     let table = evm.instruction.instruction_table_mut();
     table[usize::from(opcode::EXTCODEHASH)] = Instruction::new(extcodehash);
+    if net_metering {
+        table[usize::from(opcode::SSTORE)] = Instruction::new(constantinople::sstore);
+    }
     EthEvm::new(evm, false)
 }
 

@@ -1,5 +1,6 @@
 //! What a block tells the EVM about itself.
 
+use crate::constantinople;
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::{
     eip1559::{BaseFeeParams, INITIAL_BASE_FEE, calculate_block_gas_limit},
@@ -35,7 +36,11 @@ pub struct BlockAttributes {
 /// The environment of the block with this header: calls, traces and re-execution.
 pub fn evm_env(spec: &ChainSpec, header: &Header) -> EvmEnv {
     let blob_params = spec.blob_params(header.timestamp);
-    EvmEnv::for_eth_block(header, spec, spec.chain_id, blob_params)
+    let mut env = EvmEnv::for_eth_block(header, spec, spec.chain_id, blob_params);
+    if constantinople::is_in_force(spec, header.number) {
+        constantinople::set_prices(&mut env.cfg_env);
+    }
+    env
 }
 
 /// The environment of the block to be built on `parent`.

@@ -18,6 +18,7 @@ mod block_state;
 mod build;
 mod collision;
 mod consensus;
+mod constantinople;
 mod database;
 mod engine;
 mod env;
