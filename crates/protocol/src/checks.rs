@@ -17,6 +17,7 @@ use alloy_eips::{
     eip7825::MAX_TX_GAS_LIMIT_OSAKA,
 };
 use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::U256;
 use blockraft_primitives::{ChainSpec, ClusterOptions, Transaction, limits};
 use std::sync::Arc;
 
@@ -30,13 +31,36 @@ pub struct AdmissionRules {
     pub chain_id: u64,
     /// Gas of a block.
     pub block_gas_limit: u64,
+    /// What the node that takes the transaction asks beyond the chain's rules.
+    pub submission: SubmissionRules,
     forks: Forks,
 }
+
+/// What a node asks of the transactions that clients send to it; not a rule of the chain. Each node may
+/// have its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubmissionRules {
+    /// Wei that a transaction's gas may cost at most; `None`: no limit.
+    pub fee_cap: Option<U256>,
+    /// Whether legacy transactions without a chain id are taken (EIP-155).
+    pub unprotected: bool,
+}
+
+impl Default for SubmissionRules {
+    /// As geth: one ether, and only what is protected.
+    fn default() -> Self {
+        Self { fee_cap: Some(U256::from(WEI_PER_ETHER)), unprotected: false }
+    }
+}
+
+/// Wei of one ether.
+const WEI_PER_ETHER: u128 = 1_000_000_000_000_000_000;
 
 /// Forks that change what is admitted. Each stands for the first one that has the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Forks {
     homestead: bool,
+    spurious_dragon: bool,
     istanbul: bool,
     berlin: bool,
     london: bool,
@@ -55,8 +79,10 @@ impl AdmissionRules {
         Self {
             chain_id: spec.chain_id,
             block_gas_limit: options.gas_limit.unwrap_or(head.gas_limit),
+            submission: SubmissionRules::default(),
             forks: Forks {
                 homestead: spec.is_homestead_active_at_block(number),
+                spurious_dragon: spec.is_spurious_dragon_active_at_block(number),
                 istanbul: spec.is_istanbul_active_at_block(number),
                 berlin: spec.is_berlin_active_at_block(number),
                 london: spec.is_london_active_at_block(number),
@@ -71,12 +97,13 @@ impl AdmissionRules {
 
 /// Decodes and checks a raw transaction and recovers its sender.
 pub fn decode(raw: &[u8], rules: &AdmissionRules) -> Result<Transaction, PoolError> {
-    recover(parse(raw, rules)?)
+    recover(parse(raw, rules)?, rules)
 }
 
 /// Decodes a raw transaction and checks all but its signature.
 pub fn parse(raw: &[u8], rules: &AdmissionRules) -> Result<TxEnvelope, PoolError> {
     let tx = decode_envelope(raw)?;
+    check_submission(&tx, rules.submission)?;
     check_type(&tx, rules)?;
     check_chain_id(&tx, rules)?;
     check_limits(&tx, rules)?;
@@ -84,9 +111,11 @@ pub fn parse(raw: &[u8], rules: &AdmissionRules) -> Result<TxEnvelope, PoolError
     Ok(tx)
 }
 
-/// Recovers the sender (EIP-2: a high s is no signature) and computes the hash.
-pub fn recover(tx: TxEnvelope) -> Result<Transaction, PoolError> {
-    let sender = tx.recover_signer().map_err(|_| PoolError::Signature)?;
+/// Recovers the sender (from Homestead on a high s is no signature, EIP-2) and computes the hash.
+pub fn recover(tx: TxEnvelope, rules: &AdmissionRules) -> Result<Transaction, PoolError> {
+    let sender =
+        if rules.forks.homestead { tx.recover_signer() } else { tx.recover_signer_unchecked() };
+    let sender = sender.map_err(|_| PoolError::Signature)?;
     // Computed here once, on the caller's thread, and kept in the envelope.
     tx.tx_hash();
     Ok(Arc::new(Recovered::new_unchecked(tx, sender)))
@@ -160,13 +189,26 @@ fn check_type(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> 
     })
 }
 
+/// What geth's RPC looks at before its pool does, in the same order.
+fn check_submission(tx: &TxEnvelope, rules: SubmissionRules) -> Result<(), PoolError> {
+    let fee = U256::from(tx.max_fee_per_gas()).saturating_mul(U256::from(tx.gas_limit()));
+    if let Some(cap) = rules.fee_cap
+        && fee > cap
+    {
+        return Err(PoolError::FeeCap { fee, cap });
+    }
+    if tx.is_legacy() && tx.chain_id().is_none() && !rules.unprotected {
+        return Err(PoolError::Unprotected);
+    }
+    Ok(())
+}
+
 fn check_chain_id(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> {
+    let want = rules.chain_id;
     match tx.chain_id() {
-        None => Err(PoolError::Unprotected),
-        Some(have) if have != rules.chain_id => {
-            Err(PoolError::ChainId { have, want: rules.chain_id })
-        }
-        Some(_) => Ok(()),
+        Some(have) if have != want => Err(PoolError::ChainId { have, want }),
+        Some(_) if tx.is_legacy() && !rules.forks.spurious_dragon => Err(PoolError::Signature),
+        _ => Ok(()),
     }
 }
 

@@ -171,11 +171,29 @@ pub enum PoolError {
     /// The pool has no room.
     #[error("txpool is full")]
     PoolFull,
+
+    // What the node says that was asked.
+    /// More for its gas than the node lets anybody pay.
+    #[error("tx fee ({} ether) exceeds the configured cap ({} ether)", ether(.fee), ether(.cap))]
+    FeeCap {
+        /// Gas limit times fee cap, wei.
+        fee: U256,
+        /// Wei.
+        cap: U256,
+    },
 }
 
 /// What is missing, wei.
 fn overshot(need: &U256, balance: &U256) -> U256 {
     need.saturating_sub(*balance)
+}
+
+/// Ether with two places.
+fn ether(wei: &U256) -> String {
+    const HUNDREDTH: u64 = 10_000_000_000_000_000;
+    let hundredths = wei.saturating_add(U256::from(HUNDREDTH / 2)) / U256::from(HUNDREDTH);
+    let (whole, part) = hundredths.div_rem(U256::from(100));
+    format!("{whole}.{part:02}")
 }
 
 /// Why a node does not take a batch of transactions, none of which it has looked at.

@@ -25,7 +25,7 @@ mod pool;
 mod testing;
 mod units;
 
-pub use checks::{AdmissionRules, decode, parse, recover};
+pub use checks::{AdmissionRules, SubmissionRules, decode, parse, recover};
 pub use dispatch::{
     BlockWork, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence, Micros,
     Settled,

