@@ -2,14 +2,14 @@
 
 use crate::{
     cli::FixtureArgs,
-    fixtures::{self, Alloc, TestConfig, Verdict},
+    fixtures::{self, Alloc, Job, Number, TestConfig, Verdict},
 };
 use alloy_genesis::Genesis;
 use alloy_primitives::{Address, B64, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use anyhow::{Context, bail, ensure};
-use blockraft_node::import::MemoryChain;
+use blockraft_node::import::{ImportError, MemoryChain};
 use blockraft_primitives::{Account, ClusterGenesis, MemoryState};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
 
 /// A blockchain test.
@@ -34,15 +34,15 @@ struct TestHeader {
     hash: B256,
     parent_hash: B256,
     coinbase: Address,
-    difficulty: U256,
-    gas_limit: U256,
-    timestamp: U256,
+    difficulty: Number,
+    gas_limit: Number,
+    timestamp: Number,
     extra_data: Bytes,
     mix_hash: B256,
     nonce: B64,
-    base_fee_per_gas: Option<U256>,
-    blob_gas_used: Option<U256>,
-    excess_blob_gas: Option<U256>,
+    base_fee_per_gas: Option<Number>,
+    blob_gas_used: Option<Number>,
+    excess_blob_gas: Option<Number>,
 }
 
 /// A block, and what is wrong with it if something is.
@@ -51,21 +51,26 @@ struct TestHeader {
 struct TestBlock {
     rlp: Bytes,
     expect_exception: Option<String>,
+    /// The same in older suites.
+    #[serde(rename = "expectExceptionALL")]
+    expect_exception_in_all_forks: Option<String>,
+    /// Only valid blocks have one; some older suites say nothing else of what is wrong with a block.
+    block_header: Option<IgnoredAny>,
 }
 
 pub(crate) fn run(args: FixtureArgs) -> anyhow::Result<ExitCode> {
     let executors = args.executors;
-    fixtures::run(&args.paths, args.threads, executors, |file| verdicts(file, executors))
+    fixtures::run(&args.paths, args.threads, executors, |file| jobs(file, executors))
 }
 
-fn verdicts(file: &Path, executors: usize) -> anyhow::Result<Vec<Verdict>> {
+fn jobs(file: &Path, executors: usize) -> anyhow::Result<Vec<Job>> {
     let text = fs::read(file)?;
     let tests: BTreeMap<String, BlockTest> =
         serde_json::from_slice(&text).context("not a file of blockchain tests")?;
-    let verdict = |(name, test): (&String, &BlockTest)| {
-        Verdict::of(name, &test.network, || check(test, executors))
+    let job = |(name, test): (String, BlockTest)| -> Job {
+        Box::new(move || Verdict::of(&name, &test.network, || check(&test, executors)))
     };
-    Ok(tests.iter().map(verdict).collect())
+    Ok(tests.into_iter().map(job).collect())
 }
 
 fn check(test: &BlockTest, executors: usize) -> anyhow::Result<()> {
@@ -74,16 +79,7 @@ fn check(test: &BlockTest, executors: usize) -> anyhow::Result<()> {
     ensure!(genesis.hash() == expected, "genesis is {}, expected {expected}", genesis.hash());
     let mut chain = MemoryChain::new(&genesis, executors).context("genesis")?;
     for (index, block) in test.blocks.iter().enumerate() {
-        match (chain.import(&block.rlp), &block.expect_exception) {
-            (Ok(_), None) => {}
-            (Ok(_), Some(rule)) => bail!("block {index} is taken, expected {rule}"),
-            (Err(error), Some(rule)) if fixtures::is_expected(rule, &error) => {}
-            (Err(error), Some(rule)) => {
-                let label = fixtures::label(&error);
-                bail!("block {index} is refused with {label} ({error}), expected {rule}");
-            }
-            (Err(error), None) => bail!("block {index} is refused: {error}"),
-        }
+        block.check(index, chain.import(&block.rlp))?;
     }
     let head = chain.head();
     let expected = test.lastblockhash;
@@ -97,21 +93,42 @@ fn check(test: &BlockTest, executors: usize) -> anyhow::Result<()> {
     }
 }
 
+impl TestBlock {
+    /// Whether the block was taken or refused as the test says.
+    fn check(&self, index: usize, result: Result<B256, ImportError>) -> anyhow::Result<()> {
+        let rule = self.expect_exception.as_ref().or(self.expect_exception_in_all_forks.as_ref());
+        match (result, rule) {
+            (Ok(_), Some(rule)) => bail!("block {index} is taken, expected {rule}"),
+            (Ok(_), None) if self.block_header.is_none() => {
+                bail!("block {index} is taken, expected it to be invalid")
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(error), Some(rule)) if fixtures::is_expected(rule, &error) => Ok(()),
+            (Err(error), Some(rule)) => {
+                let label = fixtures::label(&error);
+                bail!("block {index} is refused with {label} ({error}), expected {rule}")
+            }
+            (Err(_), None) if self.block_header.is_none() => Ok(()),
+            (Err(error), None) => bail!("block {index} is refused: {error}"),
+        }
+    }
+}
+
 fn genesis_of(test: &BlockTest) -> anyhow::Result<Genesis> {
     let header = &test.genesis_block_header;
     Ok(Genesis {
         config: fixtures::network(&test.network, &test.config)?,
         nonce: header.nonce.into(),
-        timestamp: header.timestamp.saturating_to(),
+        timestamp: header.timestamp.to_u64(),
         extra_data: header.extra_data.clone(),
-        gas_limit: header.gas_limit.saturating_to(),
-        difficulty: header.difficulty,
+        gas_limit: header.gas_limit.to_u64(),
+        difficulty: header.difficulty.0,
         mix_hash: header.mix_hash,
         coinbase: header.coinbase,
         alloc: test.pre.iter().map(|(address, a)| (*address, a.to_genesis())).collect(),
-        base_fee_per_gas: header.base_fee_per_gas.map(|fee| fee.saturating_to()),
-        excess_blob_gas: header.excess_blob_gas.map(|gas| gas.saturating_to()),
-        blob_gas_used: header.blob_gas_used.map(|gas| gas.saturating_to()),
+        base_fee_per_gas: header.base_fee_per_gas.map(|fee| fee.0.saturating_to()),
+        excess_blob_gas: header.excess_blob_gas.map(Number::to_u64),
+        blob_gas_used: header.blob_gas_used.map(Number::to_u64),
         number: Some(0),
         parent_hash: Some(header.parent_hash),
         slot_number: None,

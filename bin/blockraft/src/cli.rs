@@ -347,7 +347,7 @@ pub(crate) struct FixtureArgs {
     /// Threads that execute one block together.
     #[arg(long, default_value_t = 1, value_parser = parse_executors)]
     pub(crate) executors: usize,
-    /// Files that are run at the same time; one for each core when absent.
+    /// Tests that run at the same time; one for each core when absent.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
 }

@@ -3,11 +3,15 @@
 
 mod exceptions;
 mod networks;
+mod number;
 mod runner;
+mod transaction;
 
 pub(crate) use exceptions::{is_expected, label};
 pub(crate) use networks::network;
-pub(crate) use runner::{Verdict, run};
+pub(crate) use number::Number;
+pub(crate) use runner::{Job, Verdict, run};
+pub(crate) use transaction::{Indexes, TestTransaction};
 
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, Bytes, U256};
@@ -20,9 +24,12 @@ pub(crate) type Alloc = BTreeMap<Address, TestAccount>;
 /// An account as the suites write it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TestAccount {
+    #[serde(deserialize_with = "number::number")]
     pub(crate) nonce: U256,
+    #[serde(deserialize_with = "number::number")]
     pub(crate) balance: U256,
     pub(crate) code: Bytes,
+    #[serde(deserialize_with = "number::numbers")]
     pub(crate) storage: BTreeMap<U256, U256>,
 }
 
@@ -30,7 +37,7 @@ pub(crate) struct TestAccount {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TestConfig {
-    chainid: Option<U256>,
+    chainid: Option<Number>,
     #[serde(default)]
     blob_schedule: BTreeMap<String, BlobSchedule>,
 }
@@ -38,9 +45,9 @@ pub(crate) struct TestConfig {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlobSchedule {
-    target: U256,
-    max: U256,
-    base_fee_update_fraction: U256,
+    target: Number,
+    max: Number,
+    base_fee_update_fraction: Number,
 }
 
 impl TestAccount {

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::FixtureArgs,
-    fixtures::{self, Alloc, TestConfig, Verdict},
+    fixtures::{self, Alloc, Indexes, Job, Number, TestConfig, TestTransaction, Verdict},
 };
 use alloy_consensus::Header;
 use alloy_genesis::Genesis;
@@ -16,16 +16,14 @@ use blockraft_primitives::{
 };
 use blockraft_trie::StateTrie;
 use serde::Deserialize;
-use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
-
-/// Petersburg took its place before it ever ran anywhere; revm has no rules for it.
-const NEVER_RAN: &str = "Constantinople";
+use std::{collections::BTreeMap, fs, path::Path, process::ExitCode, sync::Arc};
 
 /// A state test: one transaction, in variants, in many forks.
 #[derive(Debug, Deserialize)]
 struct StateTest {
     env: TestEnv,
     pre: Alloc,
+    transaction: TestTransaction,
     post: BTreeMap<String, Vec<Case>>,
     #[serde(default)]
     config: TestConfig,
@@ -36,13 +34,13 @@ struct StateTest {
 #[serde(rename_all = "camelCase")]
 struct TestEnv {
     current_coinbase: Address,
-    current_gas_limit: U256,
-    current_number: U256,
-    current_timestamp: U256,
-    current_difficulty: Option<U256>,
-    current_base_fee: Option<U256>,
+    current_gas_limit: Number,
+    current_number: Number,
+    current_timestamp: Number,
+    current_difficulty: Option<Number>,
+    current_base_fee: Option<Number>,
     current_random: Option<B256>,
-    current_excess_blob_gas: Option<U256>,
+    current_excess_blob_gas: Option<Number>,
 }
 
 /// One variant in one fork, and what comes of it.
@@ -51,16 +49,10 @@ struct TestEnv {
 struct Case {
     hash: B256,
     logs: B256,
-    txbytes: Bytes,
+    /// Older suites leave the signing to whoever runs them.
+    txbytes: Option<Bytes>,
     indexes: Indexes,
     expect_exception: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Indexes {
-    data: u32,
-    gas: u32,
-    value: u32,
 }
 
 /// The state before a test. Its earlier blocks are made up: the hash of each is that of its number.
@@ -68,53 +60,69 @@ struct Indexes {
 struct PreState(MemoryState);
 
 pub(crate) fn run(args: FixtureArgs) -> anyhow::Result<ExitCode> {
-    fixtures::run(&args.paths, args.threads, 1, verdicts)
+    fixtures::run(&args.paths, args.threads, 1, jobs)
 }
 
-fn verdicts(file: &Path) -> anyhow::Result<Vec<Verdict>> {
+fn jobs(file: &Path) -> anyhow::Result<Vec<Job>> {
     let text = fs::read(file)?;
     let tests: BTreeMap<String, StateTest> =
         serde_json::from_slice(&text).context("not a file of state tests")?;
-    let mut verdicts = Vec::new();
-    for (name, test) in &tests {
-        verdicts.extend(test.verdicts(name)?);
+    let mut jobs = Vec::new();
+    for (name, test) in tests {
+        jobs.extend(test.jobs(&name)?);
     }
-    Ok(verdicts)
+    Ok(jobs)
+}
+
+/// What all cases of a test share.
+#[derive(Debug)]
+struct Start {
+    env: TestEnv,
+    transaction: TestTransaction,
+    config: TestConfig,
+    state: PreState,
+    trie: StateTrie,
 }
 
 impl StateTest {
-    fn verdicts(&self, name: &str) -> anyhow::Result<Vec<Verdict>> {
-        let allocation = allocation(&self.pre)?;
+    /// One for each case.
+    fn jobs(self, name: &str) -> anyhow::Result<Vec<Job>> {
+        let Self { env, pre, transaction, post, config } = self;
+        let allocation = allocation(&pre)?;
         let mut state = MemoryState::default();
         let mut trie = StateTrie::new();
         state.apply(&allocation);
         trie.update(&allocation);
-        let state = PreState(state);
-        let forks = self.post.iter().filter(|(fork, _)| *fork != NEVER_RAN);
-        let verdicts = forks
-            .flat_map(|(fork, cases)| cases.iter().map(move |case| (fork, cases.len(), case)))
-            .map(|(fork, count, case)| {
+        let start = Arc::new(Start { env, transaction, config, state: PreState(state), trie });
+        let mut jobs: Vec<Job> = Vec::new();
+        for (fork, cases) in post {
+            let count = cases.len();
+            for case in cases {
                 let Indexes { data, gas, value } = case.indexes;
                 let name = match count {
                     1 => name.to_owned(),
                     _ => format!("{name}[d{data}g{gas}v{value}]"),
                 };
-                Verdict::of(&name, fork, || self.check(fork, case, &state, trie.clone()))
-            })
-            .collect();
-        Ok(verdicts)
+                let (start, fork) = (start.clone(), fork.clone());
+                jobs.push(Box::new(move || {
+                    Verdict::of(&name, &fork, || start.check(&fork, &case))
+                }));
+            }
+        }
+        Ok(jobs)
     }
+}
 
-    fn check(
-        &self,
-        fork: &str,
-        case: &Case,
-        state: &PreState,
-        mut trie: StateTrie,
-    ) -> anyhow::Result<()> {
+impl Start {
+    fn check(&self, fork: &str, case: &Case) -> anyhow::Result<()> {
         let spec = ChainSpec::new(&fixtures::network(fork, &self.config)?)?;
         let header = self.env.header(&spec);
-        let result = execute_alone(&spec, &header, &case.txbytes, state, &mut trie);
+        let tx = match &case.txbytes {
+            Some(bytes) => bytes.clone(),
+            None => self.transaction.encode(case.indexes, spec.chain_id)?,
+        };
+        let mut trie = self.trie.clone();
+        let result = execute_alone(&spec, &header, &tx, &self.state, &mut trie);
         let (logs, root) = match (result, &case.expect_exception) {
             (Ok((receipt, root)), None) => (receipt.logs, root),
             (Ok(_), Some(rule)) => bail!("the transaction ran, expected {rule}"),
@@ -139,26 +147,24 @@ impl StateTest {
 
 impl TestEnv {
     fn header(&self, spec: &ChainSpec) -> Header {
-        let number = self.current_number.saturating_to();
-        let timestamp = self.current_timestamp.saturating_to();
+        let number = self.current_number.to_u64();
+        let timestamp = self.current_timestamp.to_u64();
         let merged = spec.is_paris_active_at_block(number);
         let london = spec.is_london_active_at_block(number);
         let cancun = spec.is_cancun_active_at_timestamp(timestamp);
         let difficulty = self.current_difficulty.filter(|_| !merged);
+        let base_fee = self.current_base_fee.filter(|_| london);
+        let excess_blob_gas = self.current_excess_blob_gas.map_or(0, Number::to_u64);
         Header {
             parent_hash: made_up_hash(u64::saturating_sub(number, 1)),
             beneficiary: self.current_coinbase,
-            difficulty: difficulty.unwrap_or_default(),
+            difficulty: difficulty.map_or(U256::ZERO, |difficulty| difficulty.0),
             number,
-            gas_limit: self.current_gas_limit.saturating_to(),
+            gas_limit: self.current_gas_limit.to_u64(),
             timestamp,
             mix_hash: self.current_random.unwrap_or_default(),
-            base_fee_per_gas: self
-                .current_base_fee
-                .filter(|_| london)
-                .map(|fee| fee.saturating_to()),
-            excess_blob_gas: cancun
-                .then(|| self.current_excess_blob_gas.unwrap_or_default().saturating_to()),
+            base_fee_per_gas: base_fee.map(Number::to_u64),
+            excess_blob_gas: cancun.then_some(excess_blob_gas),
             ..Default::default()
         }
     }
