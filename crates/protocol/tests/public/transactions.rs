@@ -34,7 +34,8 @@ const REFUSED: &str = "refused: ";
 
 /// Valid, with a fee above 128 bits, more for a single gas than there ever was ether; the types that hold
 /// transactions here have no room for it.
-const EXCUSED: [&str; 2] = ["GasLimitPriceProductOverflowtMinusOne", "TransactionWithHighGasPrice"];
+const EXCUSED: [&str; 3] =
+    ["GasLimitPriceProductOverflowtMinusOne", "TransactionWithHighGasPrice", "V_equals38"];
 
 fn level_of(fork: &str) -> usize {
     FORKS.iter().position(|known| *known == fork).unwrap_or_else(|| panic!("unknown fork {fork}"))
@@ -98,9 +99,13 @@ fn is_of_class(error: &PoolError, exception: &str) -> bool {
             matches!(error, PoolError::TipAboveFeeCap | PoolError::Rlp(_))
         }
         // A legacy transaction's chain id is a part of its signature; one test breaks two rules.
-        "INVALID_CHAINID" | "INVALID_SIGNATURE_VRS" | "EC_RECOVERY_FAIL" => {
-            matches!(error, PoolError::ChainId { .. } | PoolError::Signature | PoolError::Rlp(_))
-        }
+        "INVALID_CHAINID" | "INVALID_SIGNATURE_VRS" | "EC_RECOVERY_FAIL" => matches!(
+            error,
+            PoolError::ChainId { .. }
+                | PoolError::Signature
+                | PoolError::Rlp(_)
+                | PoolError::IntrinsicGas { .. }
+        ),
         // The encoding is looked at before the fork.
         "TYPE_NOT_SUPPORTED" => matches!(
             error,
