@@ -9,18 +9,19 @@ use crate::{
     distributor::Distributor,
     error::NodeError,
     past_trie::PastTries,
+    timeline::{Found, Timelines},
     trie_start::{self, TrieOptions},
 };
 use alloy_consensus::Sealed;
 use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, U256};
 use blockraft_primitives::{
-    Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, SealedBlock,
-    StateError, StateReader, Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
+    Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, NodeId,
+    SealedBlock, StateError, StateReader, Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
-use blockraft_rpc::Finality;
-use blockraft_storage::{AppliedStep, StateView, Store};
+use blockraft_rpc::{Finality, TxTimeline};
+use blockraft_storage::{AppliedStep, StateView, StorageError, Store};
 use blockraft_trie::AccountProof;
 use parking_lot::RwLock;
 use rayon::ThreadPool;
@@ -53,6 +54,8 @@ pub(crate) struct Chain {
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     /// What a consensus client last said is safe and final.
     pub(crate) finality: watch::Sender<Finality>,
+    /// When what happened to the last blocks.
+    pub(crate) timelines: Timelines,
     options: BlockOptions,
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
@@ -92,6 +95,7 @@ impl Chain {
             heads: broadcast::channel(1024).0,
             pending: broadcast::channel(16 * 1024).0,
             finality: watch::Sender::new(Finality::default()),
+            timelines: Timelines::new(),
             workers: build::workers(options.threads)?,
             distributor: OnceLock::new(),
             options,
@@ -148,11 +152,12 @@ impl Chain {
         applied.next_admission = next_admission;
         let step = AppliedStep { applied, block: None, pool: admitted.changes };
         self.store.apply(step);
+        let pairs = batch.transactions.iter().zip(&admitted.verdicts);
+        let entered = pairs.filter(|(_, verdict)| verdict.is_ok()).map(|(tx, _)| tx);
+        self.timelines.admitted(entered.clone());
         if self.pending.receiver_count() > 0 {
-            let pairs = batch.transactions.iter().zip(&admitted.verdicts);
-            let entered = pairs.filter(|(_, verdict)| verdict.is_ok()).map(|(tx, _)| tx.clone());
             // Nobody listening any more is no failure.
-            let _ = self.pending.send(entered.collect());
+            let _ = self.pending.send(entered.cloned().collect());
         }
         let verdicts = admitted.verdicts.into_iter().map(|v| v.map(|_| ())).collect();
         Ok(Outcome::Admitted(verdicts))
@@ -174,6 +179,7 @@ impl Chain {
             self.apply_blank(applied);
             return Ok(Outcome::Block { accepted: false });
         }
+        let committed = self.timelines.now();
         let hash = entry.header.hash_slow();
         let at_head = self.move_trie(hash, &entry.header, &entry.diff)?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
@@ -195,10 +201,32 @@ impl Chain {
         });
         drop(pool);
         drop(at_head);
+        self.timelines.applied(&block, committed);
         record_block(&block);
         // Nobody listening is no failure.
         let _ = self.heads.send(block);
         Ok(Outcome::Block { accepted: true })
+    }
+
+    /// What this node saw of a transaction that is in one of the last blocks.
+    pub(crate) fn timeline(
+        &self,
+        transaction: B256,
+        node_id: NodeId,
+    ) -> Result<Option<TxTimeline>, StorageError> {
+        let Some(place) = self.store.transaction(&transaction)? else { return Ok(None) };
+        let Some(header) = self.store.header(place.block)? else { return Ok(None) };
+        let found = self.timelines.find(&header.hash(), place.index);
+        Ok(found.map(|Found { start_unix_micros, stages }| TxTimeline {
+            transaction_hash: transaction,
+            block_number: place.block,
+            block_hash: header.hash(),
+            transaction_index: place.index as u64,
+            node_id,
+            builder_id: build::proposer_of(&header),
+            start_unix_micros,
+            stages,
+        }))
     }
 
     fn record_pool(&self) {

@@ -42,6 +42,29 @@ impl Clock {
     }
 }
 
+/// Microseconds since a little before it was made, so that none is zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MicroClock {
+    started: std::time::Instant,
+    started_unix_micros: u64,
+}
+
+impl MicroClock {
+    pub(crate) fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: std::time::Instant::now(), started_unix_micros: unix.as_micros() as u64 }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        1 + self.started.elapsed().as_micros() as u64
+    }
+
+    /// A time of this clock in microseconds since 1970.
+    pub(crate) fn unix_micros(&self, at: u64) -> u64 {
+        self.started_unix_micros + at
+    }
+}
+
 /// The wall clock now: seconds since 1970.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()

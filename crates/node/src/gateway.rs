@@ -78,10 +78,13 @@ impl Gateway {
                         return;
                     }
                     let batch = std::mem::replace(&mut buffer, Vec::with_capacity(64));
-                    let rules = self.chain.rules();
-                    decoding.push_back(
-                        self.tracker.spawn_blocking(move || decode_batch(batch, &rules)),
-                    );
+                    let chain = self.chain.clone();
+                    let received = chain.timelines.now();
+                    decoding.push_back(self.tracker.spawn_blocking(move || {
+                        let decoded = decode_batch(batch, &chain.rules());
+                        chain.timelines.received(&decoded.transactions, received);
+                        decoded
+                    }));
                 }
             }
         }

@@ -30,6 +30,7 @@ mod persister;
 mod producer;
 mod status;
 mod telemetry;
+mod timeline;
 mod trie_start;
 
 pub use blockraft_protocol::Distribution;

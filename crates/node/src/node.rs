@@ -134,7 +134,7 @@ impl Node {
         };
         spawner.tasks.spawn(run_gateway(gateway, submitted, spawner.clone()));
         let cluster = publish_status(&raft, &spawner);
-        let context = rpc_context(&chain, submissions, cluster);
+        let context = rpc_context(&chain, node_id, submissions, cluster);
         let mut rpc_config = rpc_config(&config, metrics);
         rpc_config.finality = driven.then(|| chain.finality.subscribe());
         if let Some(api) = &config.engine_api {
@@ -386,10 +386,11 @@ fn rpc_config(
 
 fn rpc_context(
     chain: &Arc<Chain>,
+    node_id: NodeId,
     submissions: mpsc::Sender<blockraft_rpc::Submission>,
     cluster: watch::Receiver<ClusterStatus>,
 ) -> RpcContext {
-    let prover = chain.clone();
+    let (prover, timelines) = (chain.clone(), chain.clone());
     RpcContext {
         store: chain.store.clone(),
         pool: chain.pool.clone(),
@@ -397,6 +398,7 @@ fn rpc_context(
         heads: chain.heads.clone(),
         pending: chain.pending.clone(),
         cluster,
+        timelines: Arc::new(move |transaction| timelines.timeline(transaction, node_id)),
         proofs: Arc::new(move |number, address, slots| prove(&prover, number, address, &slots)),
         runtime: tokio::runtime::Handle::current(),
     }

@@ -378,6 +378,7 @@ impl Producer {
             let event = Event::ProposalFailed { build, failure };
             return self.report(std::future::ready(Input::Event(event)));
         };
+        self.chain.timelines.proposed(proposal.block.header.hash(), proposal.stages);
         self.proposed.push(build, proposal.block);
         let taken = self.raft.propose_ff(proposal.entry.into()).await;
         let inputs = self.inputs.clone();

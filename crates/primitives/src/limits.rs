@@ -26,6 +26,10 @@ pub const ADMIT_BYTES_MAX: usize = 1024 * 1024;
 pub const BLOCK_TX_COUNT_MAX: usize = 20_000;
 /// Blocks that a leader has proposed and that are not applied yet: while there are so many, none is begun.
 pub const PIPELINE_BLOCK_COUNT_MAX: usize = 2;
+/// Blocks whose stage times are kept (`blockraft_txTimeline`).
+pub const TIMELINE_BLOCK_COUNT_MAX: usize = 256;
+/// Transactions in those blocks; also those in no block yet whose times are kept.
+pub const TIMELINE_TX_COUNT_MAX: usize = 200_000;
 /// Entries in one append call.
 pub const APPEND_ENTRY_COUNT_MAX: u64 = 256;
 /// Bytes of one frame between nodes; a longer one closes the connection before any allocation.

@@ -1,6 +1,7 @@
 //! What every method can reach.
 
 use crate::{
+    TimelineSource,
     config::{Finality, RpcConfig},
     context::{ClusterStatus, ProofSource, RpcContext, Submission},
     filters::Filters,
@@ -22,6 +23,7 @@ pub(crate) struct Api {
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     pub(crate) cluster: watch::Receiver<ClusterStatus>,
     pub(crate) proofs: Arc<ProofSource>,
+    pub(crate) timelines: Arc<TimelineSource>,
     pub(crate) finality: Option<watch::Receiver<Finality>>,
     pub(crate) workers: Workers,
     pub(crate) filters: Filters,
@@ -32,8 +34,17 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(config: &RpcConfig, context: RpcContext) -> Self {
-        let RpcContext { store, pool, submissions, heads, pending, cluster, proofs, runtime } =
-            context;
+        let RpcContext {
+            store,
+            pool,
+            submissions,
+            heads,
+            pending,
+            cluster,
+            proofs,
+            timelines,
+            runtime,
+        } = context;
         Self {
             store,
             pool,
@@ -42,6 +53,7 @@ impl Api {
             pending,
             cluster,
             proofs,
+            timelines,
             finality: config.finality.clone(),
             workers: Workers::new(runtime, config.read_worker_count, config.call_worker_count),
             filters: Filters::default(),

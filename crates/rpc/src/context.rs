@@ -1,5 +1,6 @@
 //! What the node hands to the RPC server, and what the server asks of the node.
 
+use crate::TimelineSource;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use blockraft_primitives::{NodeId, SealedBlock, StateError, Transaction};
 use blockraft_protocol::{Pool, PoolError};
@@ -26,6 +27,8 @@ pub struct RpcContext {
     pub cluster: watch::Receiver<ClusterStatus>,
     /// Merkle proofs, answered by the node from its trie. Called on a worker thread.
     pub proofs: Arc<ProofSource>,
+    /// What this node saw of a transaction. Called on a worker thread.
+    pub timelines: Arc<TimelineSource>,
     /// Where blocking work runs.
     pub runtime: tokio::runtime::Handle,
 }

@@ -29,6 +29,7 @@ mod net;
 mod pubsub;
 mod registry;
 mod server;
+mod timeline;
 mod txpool;
 mod workers;
 
@@ -43,3 +44,4 @@ pub use engine::{
     PayloadStatusEnum, UnixClock,
 };
 pub use server::{RpcServer, RpcServerError, RunningRpc};
+pub use timeline::{StageTimes, TimelineSource, TxTimeline};

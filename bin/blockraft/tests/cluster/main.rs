@@ -8,3 +8,4 @@ mod failover;
 mod harness;
 mod lifecycle;
 mod replay;
+mod timeline;

@@ -8,6 +8,7 @@ use crate::{
     clock::Stopwatch,
     distributor::{Distributor, Help, Learned},
     error::NodeError,
+    timeline::BuildStages,
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
@@ -23,6 +24,9 @@ use blockraft_primitives::{
 use blockraft_protocol::{BlockWork, InFlight};
 use rayon::ThreadPool;
 use std::sync::Arc;
+
+/// What the extra data of a cluster's own blocks begins with; term and proposer follow.
+const EXTRA_DATA_PREFIX: &[u8] = b"blockraft";
 
 /// What a leader is to make.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct Proposal {
     pub(crate) block: Arc<Unapplied>,
     /// The encoded log entry.
     pub(crate) entry: Bytes,
+    /// How it was made.
+    pub(crate) stages: BuildStages,
 }
 
 /// A block that is decided upon but for what its transactions do.
@@ -55,6 +61,7 @@ struct Plan {
     candidates: Vec<Transaction>,
     /// What the pool had seen when they were taken from it.
     pool_index: u64,
+    stages: BuildStages,
 }
 
 /// The threads that make blocks.
@@ -84,6 +91,7 @@ impl Chain {
 
     fn plan(&self, parent: Sealed<Header>, order: &BuildOrder) -> Plan {
         let BuildOrder { timestamp, term, proposer, ref in_flight, .. } = *order;
+        let mut stages = BuildStages { begun: self.timelines.now(), ..BuildStages::default() };
         let attributes = self.attributes(&parent, timestamp, term, proposer);
         let base_fee = self.base_fee(&parent, &attributes);
         let (candidates, pool_index) = {
@@ -94,13 +102,14 @@ impl Chain {
             (pool.candidates_after(in_flight, base_fee, BLOCK_TX_COUNT_MAX, gas_max), index)
         };
         let (ids, candidates) = candidates.into_iter().unzip();
-        Plan { parent, attributes, ids, candidates, pool_index }
+        stages.cut = self.timelines.now();
+        Plan { parent, attributes, ids, candidates, pool_index, stages }
     }
 
     /// Has other members run a part of the candidates, where that pays.
     fn help(&self, plan: &Plan, state: &impl StateReader, term: u64) -> Help {
         let Some(distributor) = self.distributor.get() else { return Help::default() };
-        let Plan { parent, attributes, ids, candidates, pool_index } = plan;
+        let Plan { parent, attributes, ids, candidates, pool_index, .. } = plan;
         let work = || BlockWork {
             term,
             height: parent.number + 1,
@@ -155,9 +164,7 @@ impl Chain {
         let Plan { parent, attributes, candidates, .. } = plan;
         let input = BuildInput { spec: &self.spec, parent, attributes, candidates };
         let threads = self.workers.current_num_threads();
-        let execution = Stopwatch::start();
         let result = self.workers.install(|| build(&input, state, seeds, threads))?;
-        execution.record_stage("execute");
         let BuildResult { block, seeds_kept, executed_again } = result;
         metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
         metrics::counter!("blockraft_execution_executed_again_txs_total")
@@ -173,12 +180,12 @@ impl Chain {
         plan: Plan,
         built: BuiltBlock,
     ) -> Result<Proposal, NodeError> {
-        let Plan { ids, candidates, pool_index, .. } = plan;
+        let Plan { ids, candidates, pool_index, mut stages, .. } = plan;
+        stages.executed = self.timelines.now();
         let BuiltBlock { mut header, included, dropped, transactions, receipts, diff, .. } = built;
         let mut trie = self.take_trie_out(&order.unapplied, order.parent)?;
-        let hashing = Stopwatch::start();
         header.state_root = trie.root_after(&diff)?;
-        hashing.record_stage("root");
+        stages.rooted = self.timelines.now();
         let hash = header.hash_slow();
         let entry = BlockEntry {
             header,
@@ -192,13 +199,14 @@ impl Chain {
             pool_index,
         };
         let bytes = entry.encode_entry();
+        stages.encoded = self.timelines.now();
         let BlockEntry { header, diff, .. } = entry;
         let diff = Arc::new(diff);
         trie.keep(hash, diff.clone());
         let header = Sealed::new_unchecked(header, hash);
         let dropped = dropped.iter().map(|(i, _)| candidates[*i].clone()).collect();
         let block = Unapplied::new(header, transactions, dropped, diff);
-        Ok(Proposal { block: Arc::new(block), entry: bytes })
+        Ok(Proposal { block: Arc::new(block), entry: bytes, stages })
     }
 
     /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the
@@ -212,7 +220,7 @@ impl Chain {
     ) -> BlockAttributes {
         let number = (parent.number + 1).to_be_bytes();
         let mut extra_data = Vec::with_capacity(32);
-        extra_data.extend_from_slice(b"blockraft");
+        extra_data.extend_from_slice(EXTRA_DATA_PREFIX);
         extra_data.extend_from_slice(&term.to_be_bytes());
         extra_data.extend_from_slice(&proposer.to_be_bytes());
         BlockAttributes {
@@ -239,6 +247,12 @@ impl Chain {
         let header = next_header(&self.spec, parent, attributes);
         header.base_fee_per_gas.map_or(0, u128::from)
     }
+}
+
+/// The node that built a block of this cluster, by its extra data.
+pub(super) fn proposer_of(header: &Header) -> Option<NodeId> {
+    let term_and_proposer = header.extra_data.strip_prefix(EXTRA_DATA_PREFIX)?;
+    Some(NodeId::from_be_bytes(term_and_proposer.get(8..)?.try_into().ok()?))
 }
 
 /// Transactions that leave the pool unexecuted, by reason; what would have stopped the chain by name.

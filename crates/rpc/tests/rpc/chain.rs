@@ -1,6 +1,7 @@
 //! What needs no block: the chain, the node, the cluster.
 
 use crate::fixture::node;
+use alloy_primitives::B256;
 use serde_json::json;
 
 #[tokio::test]
@@ -51,4 +52,22 @@ async fn status_is_raft_block_and_pool() {
         "clientVersion": "blockraft/test",
     });
     assert_eq!(node.client.result("blockraft_status", json!([])).await, expected);
+}
+
+#[tokio::test]
+async fn a_timeline_is_what_the_node_saw() {
+    let node = node().await;
+    let hash = B256::repeat_byte(9);
+    let expected = json!({
+        "transactionHash": hash, "blockNumber": 3, "blockHash": B256::repeat_byte(3),
+        "transactionIndex": 1, "nodeId": 2, "builderId": 1,
+        "startUnixMicros": 1_700_000_000_000_000_u64,
+        "stages": {
+            "received": null, "admitted": 0, "begun": null, "inBlock": null, "executed": null,
+            "rooted": null, "proposed": null, "committed": null, "applied": 250,
+        },
+    });
+    assert_eq!(node.client.result("blockraft_txTimeline", json!([hash])).await, expected);
+    let unknown = node.client.result("blockraft_txTimeline", json!([B256::ZERO])).await;
+    assert_eq!(unknown, json!(null));
 }

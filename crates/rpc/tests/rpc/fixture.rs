@@ -13,9 +13,9 @@ use blockraft_primitives::{
 use blockraft_protocol::{AdmissionRules, Pool, decode};
 use blockraft_rpc::{
     AccountProof, ClusterStatus, MemberStatus, ProofError, Role, RpcConfig, RpcContext, RpcServer,
-    RpcServerError, RunningRpc, SlotProof, Submission, SubmitError,
+    RpcServerError, RunningRpc, SlotProof, StageTimes, Submission, SubmitError, TxTimeline,
 };
-use blockraft_storage::{AppliedStep, Identity, Store, init};
+use blockraft_storage::{AppliedStep, Identity, StorageError, Store, init};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use tokio::{
@@ -98,6 +98,7 @@ pub(crate) async fn node_of(
         heads: heads.clone(),
         pending: pending.clone(),
         cluster: watched,
+        timelines: Arc::new(timeline),
         proofs: Arc::new(|block, address, slots| {
             Ok(AccountProof {
                 nonce: block,
@@ -131,6 +132,20 @@ pub(crate) async fn node_of(
     }
 }
 
+/// Of every transaction but one.
+fn timeline(hash: B256) -> Result<Option<TxTimeline>, StorageError> {
+    Ok((hash != B256::ZERO).then(|| TxTimeline {
+        transaction_hash: hash,
+        block_number: 3,
+        block_hash: B256::repeat_byte(3),
+        transaction_index: 1,
+        node_id: 2,
+        builder_id: Some(1),
+        start_unix_micros: 1_700_000_000_000_000,
+        stages: StageTimes { admitted: Some(0), applied: Some(250), ..StageTimes::default() },
+    }))
+}
+
 /// Starts a second server beside a node's, which must fail.
 pub(crate) async fn start_at(node: &Node, config: RpcConfig) -> RpcServerError {
     let context = RpcContext {
@@ -140,6 +155,7 @@ pub(crate) async fn start_at(node: &Node, config: RpcConfig) -> RpcServerError {
         heads: node.heads.clone(),
         pending: node.pending.clone(),
         cluster: node.cluster.subscribe(),
+        timelines: Arc::new(timeline),
         proofs: Arc::new(|block, _, _| {
             Err(ProofError::TooOld { requested: block, oldest: block + 1 })
         }),
