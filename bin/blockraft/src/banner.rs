@@ -15,6 +15,8 @@ pub(crate) struct Banner {
     pub(crate) block_time_ms: u64,
     pub(crate) nodes: Vec<RunningNode>,
     pub(crate) leader: Option<NodeId>,
+    /// The chain was imported and is served for reading alone.
+    pub(crate) read_only: bool,
 }
 
 /// A node of it.
@@ -41,15 +43,19 @@ fn write_banner(out: &mut String, banner: &Banner) -> std::fmt::Result {
         env!("CARGO_PKG_VERSION"),
         banner.nodes.len()
     )?;
-    writeln!(out, "Accounts (10,000 ETH each; development keys, known to everybody)")?;
-    for (index, account) in banner.accounts.iter().enumerate() {
-        writeln!(out, "  ({index:>2}) {}  {}", account.address, account.private_key)?;
+    if !banner.accounts.is_empty() {
+        writeln!(out, "Accounts (10,000 ETH each; development keys, known to everybody)")?;
+        for (index, account) in banner.accounts.iter().enumerate() {
+            writeln!(out, "  ({index:>2}) {}  {}", account.address, account.private_key)?;
+        }
+        if banner.mnemonic == DEV_MNEMONIC {
+            writeln!(out, "  mnemonic: {DEV_MNEMONIC}")?;
+        }
+        writeln!(out)?;
     }
-    if banner.mnemonic == DEV_MNEMONIC {
-        writeln!(out, "  mnemonic: {DEV_MNEMONIC}")?;
-    }
-    writeln!(out, "\nChain id    {}", banner.chain_id)?;
+    writeln!(out, "Chain id    {}", banner.chain_id)?;
     let block_time = match banner.block_time_ms {
+        _ if banner.read_only => "none: an imported chain, served for reading alone".to_owned(),
         0 => "as soon as there is a transaction".to_owned(),
         millis => format!("every {millis} ms"),
     };

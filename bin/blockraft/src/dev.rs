@@ -20,9 +20,17 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
     ports::check_free(rpc_addr, "--port")?;
     let raft_addr = ports::any_free()?;
     let datadir = datadir_or_fresh(args.chain.datadir.clone(), "dev")?;
-    let accounts = accounts::derive(&args.chain.mnemonic, args.chain.accounts)?;
+    let mut accounts = accounts::derive(&args.chain.mnemonic, args.chain.accounts)?;
     let block_time_ms = args.chain.block_time.map_or(0, |t| t.0);
-    let genesis = init::development_genesis(&args.chain, &accounts, Some(block_time_ms))?;
+    let mut genesis = init::development_genesis(&args.chain, &accounts, Some(block_time_ms))?;
+    // A directory that is there already says which chain it is, unless another one is asked for by name.
+    let there = blockraft_storage::read_genesis(&datadir)?;
+    if let Some(there) =
+        there.filter(|there| args.chain.genesis.is_none() && there.hash() != genesis.hash())
+    {
+        accounts.clear();
+        genesis = there;
+    }
     init::prepare(&datadir, &genesis, 1, DEFAULT_CLUSTER_NAME)?;
     let member = Member { raft_addr: raft_addr.to_string(), rpc_addr: rpc_addr.to_string() };
     let config = NodeConfig {
@@ -63,6 +71,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
                 pid: std::process::id(),
             }],
             leader: Some(1),
+            read_only: node.read_only(),
         };
         match format {
             OutputFormat::Text => output::print(&banner::text(&banner)),

@@ -182,6 +182,7 @@ async fn supervise(plan: &Plan, running: &mut [Child], format: OutputFormat) -> 
         block_time_ms: plan.genesis.options.block_time_ms,
         nodes: plan.nodes.iter().zip(&*running).map(|(n, child)| running_node(n, child)).collect(),
         leader: Some(leader),
+        read_only: false,
     };
     match format {
         OutputFormat::Text => output::print(&banner::text(&banner)),

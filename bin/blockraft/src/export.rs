@@ -2,13 +2,14 @@
 
 use crate::{
     cli::ExportArgs,
+    datadir,
     node::start_logging,
     output::{self, OutputFormat},
     progress::Progress,
 };
 use anyhow::Context;
 use blockraft_node::import::{export_chain, export_range};
-use blockraft_storage::Store;
+use blockraft_storage::StoreOptions;
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
@@ -21,7 +22,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 pub(crate) fn run(args: ExportArgs, format: OutputFormat) -> anyhow::Result<ExitCode> {
     start_logging(false);
-    let store = Store::open(&args.datadir)?;
+    let store = datadir::open(&args.datadir, StoreOptions::default())?;
     let blocks = export_range(&store, args.from, args.to)?;
     let (from, to) = (*blocks.start(), *blocks.end());
     let count = to - from + 1;

@@ -2,14 +2,14 @@
 
 use crate::{
     cli::{DEFAULT_CLUSTER_NAME, ImportArgs},
-    init,
+    datadir, init,
     node::start_logging,
     output::{self, OutputFormat},
     progress::Progress,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use blockraft_node::import::{ChainSource, Imported, Workers, count_blocks, import_chain};
-use blockraft_storage::{Store, StoreOptions};
+use blockraft_storage::StoreOptions;
 use std::{
     fs::File,
     io::{self, Read, Seek},
@@ -29,10 +29,19 @@ pub(crate) fn run(args: ImportArgs, format: OutputFormat) -> anyhow::Result<Exit
     rayon::ThreadPoolBuilder::new().num_threads(workers.threads).build_global()?;
     let genesis = init::read_genesis(&args.genesis)?;
     let (total, file) = open(&args.chain)?;
-    init::prepare(&args.datadir, &genesis, NODE_ID, DEFAULT_CLUSTER_NAME)?;
+    match blockraft_storage::read_genesis(&args.datadir)? {
+        None => init::prepare(&args.datadir, &genesis, NODE_ID, DEFAULT_CLUSTER_NAME)?,
+        Some(there) => ensure!(
+            there.hash() == genesis.hash(),
+            "data directory {} belongs to the chain with genesis hash {}, not {}",
+            args.datadir.display(),
+            there.hash(),
+            genesis.hash()
+        ),
+    }
     let mut options = StoreOptions::default();
     options.history_blocks = args.history_blocks.unwrap_or(options.history_blocks);
-    let store = Store::open_with(&args.datadir, options)?;
+    let store = datadir::open(&args.datadir, options)?;
     let mut progress = Progress::start("imported", total);
     let imported = import_chain(&store, &genesis, workers, ChainSource::new(file), &mut |so_far| {
         progress.show(so_far.blocks(), so_far.gas);

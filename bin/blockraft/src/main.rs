@@ -7,6 +7,7 @@ mod accounts;
 mod banner;
 mod blocktest;
 mod cli;
+mod datadir;
 mod db;
 mod dev;
 mod devnet;

@@ -1,12 +1,13 @@
 //! `blockraft node`: one member of a cluster.
 
 use crate::{
-    cli::{DEFAULT_CLUSTER_NAME, NodeArgs},
-    engine_api, init, output, signals,
+    cli::{DEFAULT_CLUSTER_NAME, MemberArg, NodeArgs},
+    datadir, engine_api, init, output, ports, signals,
 };
 use anyhow::Context;
-use blockraft_node::{Member, Node, NodeConfig};
-use blockraft_primitives::limits;
+use blockraft_node::{Member, Node, NodeConfig, is_read_only};
+use blockraft_primitives::{NodeId, limits};
+use blockraft_storage::StoreOptions;
 use std::{fs, path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -78,14 +79,25 @@ fn read_config(path: &Path) -> anyhow::Result<NodeArgs> {
 
 fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     let datadir = args.datadir.context("a node needs a data directory: --datadir")?;
-    let raft_addr = args.raft_addr.context("a node needs an address for its peers: --raft-addr")?;
     let rpc_addr = args.rpc_addr.unwrap_or_else(|| ([127, 0, 0, 1], 8545).into());
     if let Some(genesis) = &args.genesis {
         let node_id = args.node_id.context("a genesis without a node id: --node-id")?;
         let cluster_name = args.cluster_name.as_deref().unwrap_or(DEFAULT_CLUSTER_NAME);
         init::prepare(&datadir, &init::read_genesis(genesis)?, node_id, cluster_name)?;
     }
-    let members = args.members.unwrap_or_default();
+    let alone = match args.raft_addr.is_none() && args.members.is_none() {
+        true => sole_member(&datadir)?,
+        false => None,
+    };
+    let (raft_addr, members) = match alone {
+        Some(id) => {
+            let raft_addr = ports::any_free()?;
+            let (raft, rpc) = (raft_addr.to_string(), rpc_addr.to_string());
+            (Some(raft_addr), vec![MemberArg { id, raft_addr: raft, rpc_addr: rpc }])
+        }
+        None => (args.raft_addr, args.members.unwrap_or_default()),
+    };
+    let raft_addr = raft_addr.context("a node needs an address for its peers: --raft-addr")?;
     if members.is_empty() {
         output::progress("no members configured: this node waits to be added to a cluster");
     }
@@ -116,4 +128,13 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         distribution: args.distribution.unwrap_or_default().into(),
         datadir,
     })
+}
+
+/// Whose directory it is, where that is an imported chain, which needs no peers to be served.
+fn sole_member(datadir: &Path) -> anyhow::Result<Option<NodeId>> {
+    if blockraft_storage::read_genesis(datadir)?.is_none() {
+        return Ok(None);
+    }
+    let store = datadir::open(datadir, StoreOptions::default())?;
+    Ok(is_read_only(&store).then(|| store.identity().node_id))
 }

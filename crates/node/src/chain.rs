@@ -38,7 +38,7 @@ pub(crate) struct BlockOptions {
     pub(crate) threads: Option<usize>,
 }
 
-pub(crate) use build::{BuildOrder, Proposal};
+pub(crate) use build::{BuildOrder, EXTRA_DATA_PREFIX, Proposal};
 pub(crate) use unapplied::Unapplied;
 
 use head_trie::{HeadTrie, TriePlace, values_at};

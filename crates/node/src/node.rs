@@ -13,7 +13,7 @@ use crate::{
     gateway::Gateway,
     persister::Persistence,
     producer::{Producer, ProducerHandle},
-    status, telemetry,
+    reading, status, telemetry,
     trie_start::TrieOptions,
 };
 use alloy_primitives::{Address, U256};
@@ -60,6 +60,7 @@ pub struct Node {
     persister: Option<std::thread::JoinHandle<()>>,
     persister_failed: Option<oneshot::Receiver<NodeError>>,
     node_id: NodeId,
+    read_only: bool,
 }
 
 impl Node {
@@ -111,7 +112,8 @@ impl Node {
         let options = &store.genesis().options;
         let driven = options.engine || config.engine_api.is_some();
         let block_time_ms = config.block_time_ms.unwrap_or(options.block_time_ms);
-        let block_time_ms = (!driven).then_some(block_time_ms);
+        let read_only = !driven && reading::is_read_only(&store);
+        let block_time_ms = (!driven && !read_only).then_some(block_time_ms);
         let task = Producer::new(
             chain.clone(),
             raft.clone(),
@@ -132,7 +134,12 @@ impl Node {
             peers: peers.clone(),
             tracker: spawner.tasks.clone(),
         };
-        spawner.tasks.spawn(run_gateway(gateway, submitted, spawner.clone()));
+        if read_only {
+            tracing::info!("the chain is not a cluster's: it is served for reading alone");
+            spawner.tasks.spawn(until_stopped(reading::refuse(submitted), spawner.clone()));
+        } else {
+            spawner.tasks.spawn(until_stopped(gateway.run(submitted), spawner.clone()));
+        }
         let cluster = publish_status(&raft, &spawner);
         let context = rpc_context(&chain, node_id, submissions, cluster);
         let mut rpc_config = rpc_config(&config, metrics);
@@ -159,7 +166,13 @@ impl Node {
             persister: Some(persister),
             persister_failed: Some(persister_failed),
             node_id,
+            read_only,
         })
+    }
+
+    /// Whether the chain is served for reading alone, see [`crate::is_read_only`].
+    pub fn read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Where the Engine API listens, if it is served; the port is the real one when the configured one was 0.
@@ -336,13 +349,9 @@ fn share_blocks_out(
     chain.set_distributor(distributor);
 }
 
-async fn run_gateway(
-    gateway: Gateway,
-    submitted: mpsc::Receiver<blockraft_rpc::Submission>,
-    spawner: Spawner,
-) {
+async fn until_stopped(task: impl Future<Output = ()>, spawner: Spawner) {
     // Stopped or out of senders: either way it ends.
-    let _ = spawner.stop.run_until_cancelled(gateway.run(submitted)).await;
+    let _ = spawner.stop.run_until_cancelled(task).await;
 }
 
 /// Starts the task that a consensus client talks to.

@@ -120,6 +120,9 @@ pub enum SubmitError {
         /// The transaction.
         hash: B256,
     },
+    /// The node serves a chain that no cluster made.
+    #[error("this chain was imported and is served for reading alone: transactions are not taken")]
+    ReadOnly,
     /// The node's queue of submissions is full.
     #[error("too many transactions wait for admission")]
     Busy,

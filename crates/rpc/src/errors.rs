@@ -124,7 +124,7 @@ impl From<SubmitError> for RpcError {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();
         match error {
-            SubmitError::Pool(_) => Self::server(message),
+            SubmitError::Pool(_) | SubmitError::ReadOnly => Self::server(message),
             SubmitError::NoLeader { term, last_leader, retry_after_ms } => {
                 Self::new(UNAVAILABLE, message).with_data(&NoLeaderData {
                     term,

@@ -1,6 +1,6 @@
 //! Whole chains: the expected head and state, the same bytes out again, whoever executes.
 
-use crate::files::{errors, every_fork, export, import_command, last_line, merged};
+use crate::files::{errors, every_fork, export, exported, import_command, last_line, merged};
 use serde_json::Value;
 use std::{fs, path::Path};
 
@@ -42,7 +42,7 @@ fn a_chain_through_every_fork_is_imported_and_exported_byte_for_byte_by_any_numb
         let expected = format!("imported {} blocks head {} root 0x", chain.blocks, chain.head);
         assert!(line.starts_with(&expected), "{line}");
         printed.push(line);
-        assert!(export(&datadir, &[]).stdout == chain.bytes(), "the bytes that came in");
+        assert!(exported(&datadir) == chain.bytes(), "the bytes that came in");
     }
     printed.dedup();
     assert_eq!(printed.len(), 1);
@@ -61,7 +61,7 @@ fn a_merged_chain_ends_in_the_state_that_was_published_with_it() {
         assert_eq!((&json["number"], &json["error"]), (&600.into(), &Value::Null));
         let dump = fs::read(chain.folder.join("headstate.json")).unwrap();
         check_state(&datadir, &serde_json::from_slice(&dump).unwrap());
-        assert!(export(&datadir, &[]).stdout == chain.bytes(), "the bytes that came in");
+        assert!(exported(&datadir) == chain.bytes(), "the bytes that came in");
     }
 }
 

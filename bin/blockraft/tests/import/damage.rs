@@ -1,6 +1,8 @@
 //! What is not a chain, not this chain, or not all of it.
 
-use crate::files::{blocks_of, errors, every_fork, export, import_command, last_line, merged};
+use crate::files::{
+    blocks_of, errors, every_fork, export, exported, import_command, last_line, merged,
+};
 use std::{fs, io::Write, process::Stdio, time::Duration};
 
 #[test]
@@ -30,7 +32,7 @@ fn a_bad_block_is_named_with_its_rule_and_what_came_before_it_is_kept() {
         let text = errors(&output);
         assert!(text.contains(place) && text.contains(rule), "{text}");
         assert!(last_line(&output).starts_with("imported 29 blocks head 0x"), "{output:?}");
-        assert!(export(&datadir, &[]).stdout == blocks[..29].concat(), "the good ones are kept");
+        assert!(exported(&datadir) == blocks[..29].concat(), "the good ones are kept");
         // The right file brings the rest.
         let output = chain.import(&chain.file(), &datadir, &[]);
         assert!(last_line(&output).starts_with("imported 25 blocks"), "{}", errors(&output));
@@ -110,5 +112,5 @@ fn an_import_that_was_killed_goes_on_to_the_same_end() {
     let output = chain.import(&chain.file(), &datadir, &[]);
     assert!(output.status.success(), "{}", errors(&output));
     assert!(last_line(&output).contains(chain.head));
-    assert!(export(&datadir, &[]).stdout == chain.bytes());
+    assert!(exported(&datadir) == chain.bytes());
 }

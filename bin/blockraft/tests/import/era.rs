@@ -1,6 +1,6 @@
 //! era1 files, written here as other clients write them.
 
-use crate::files::{blocks_of, errors, every_fork, export, last_line};
+use crate::files::{blocks_of, errors, every_fork, exported, last_line};
 use alloy_consensus::Header;
 use alloy_primitives::{B256, U256};
 use alloy_rlp::Decodable;
@@ -93,7 +93,7 @@ fn era1_files_are_imported_and_held_against_what_they_say_of_themselves() {
     let (output, datadir) = import("whole", &file);
     assert!(output.status.success(), "{}", errors(&output));
     assert!(last_line(&output).starts_with(&format!("imported 54 blocks head {} ", chain.head)));
-    assert!(export(&datadir, &[]).stdout == chain.bytes());
+    assert!(exported(&datadir) == chain.bytes());
 
     let mut wrong_accumulator = file.clone();
     wrong_accumulator[accumulator + 8] ^= 1;

@@ -87,6 +87,13 @@ pub(crate) fn export(datadir: &Path, range: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// The blocks of a directory's chain after block 0.
+pub(crate) fn exported(datadir: &Path) -> Vec<u8> {
+    let output = export(datadir, &[]);
+    assert!(output.status.success(), "{}", errors(&output));
+    output.stdout
+}
+
 /// The last line of what a command printed.
 pub(crate) fn last_line(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();

@@ -1,7 +1,11 @@
 //! Chain files into data directories and out again, as an operator does it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod branches;
 mod chains;
 mod damage;
 mod era;
 mod files;
+mod rpc_cases;
+mod serve;
+mod server;

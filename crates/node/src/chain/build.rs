@@ -26,7 +26,7 @@ use rayon::ThreadPool;
 use std::sync::Arc;
 
 /// What the extra data of a cluster's own blocks begins with; term and proposer follow.
-const EXTRA_DATA_PREFIX: &[u8] = b"blockraft";
+pub(crate) const EXTRA_DATA_PREFIX: &[u8] = b"blockraft";
 
 /// What a leader is to make.
 #[derive(Clone, Debug)]
