@@ -13,6 +13,7 @@ mod failover;
 mod generate;
 mod genesis;
 mod http;
+mod import;
 mod output;
 mod predeploys;
 mod process;
@@ -54,6 +55,8 @@ enum Command {
     State(state::StateArgs),
     /// Measure the block engine against a plain loop over revm, as ratios taken in one run.
     Engine(engine::EngineArgs),
+    /// Measure imports of chain files beside a plain serial loop over the same blocks.
+    Import(import::ImportArgs),
     /// Send one file to `blockraft dev` and to anvil, turn by turn, and print the ratios.
     CompareAnvil(compare::CompareArgs),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
         Command::State(args) => state::run(args, cli.output),
         Command::Engine(args) => engine::run(args, cli.output),
+        Command::Import(args) => import::run(args, cli.output),
         Command::CompareAnvil(args) => block_on(compare::run(args, cli.output)),
     };
     match result {
