@@ -3,6 +3,7 @@
 use crate::{
     collision,
     database::{DatabaseError, account_info, bytecode},
+    engine::Balances,
     instructions::BlockDatabase,
     late::{Parent, Patience},
     transfer::TransferRules,
@@ -353,6 +354,10 @@ impl<S: StateReader> Database for BlockState<S> {
 impl<S: StateReader> BlockDatabase for BlockState<S> {
     fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    fn balances(&mut self) -> Option<&mut Balances> {
+        None
     }
 
     fn is_late(&self) -> bool {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 const BLOCK_TX_BYTES_MAX: usize = 8 * 1024 * 1024 - 64 * 1024;
 
 /// The least gas that any transaction uses.
-const TX_GAS_MIN: u64 = 21_000;
+pub(crate) const TX_GAS_MIN: u64 = 21_000;
 
 /// A block that was executed but has no state root yet, so no hash.
 #[derive(Clone, Debug, PartialEq)]

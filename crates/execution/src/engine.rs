@@ -3,22 +3,27 @@
 //! Optimistic and in block order: transactions run on a [multi-version memory](memory) that shows each of
 //! them the latest values written before its place, note what they read, and are final when everything
 //! before them is and their reads still hold; see [`schedule`]. Outcomes that other machines computed
-//! enter as *seeds* and are judged the same way. Fee recipients' tips and plain transfers are credits, so
-//! that they do not tie transactions together.
+//! enter as *seeds* and are judged the same way. What comes to and goes from balances that a transaction
+//! does not look at (tips, plain transfers, ether that calls take along) is kept as differences, so that
+//! they do not tie transactions together.
 //!
 //! **Invariant**: whatever the number of threads, their speed and the seeds: receipts, gas, logs, requests
 //! and diff are those of [`execute_block`](crate::execute_block). Blocks on which that is not worth
 //! arguing (before EIP-161, or on made-up states with empty accounts or absurd balances) are given to it.
 
+mod balances;
+mod claims;
 mod executor;
 mod footprint;
 mod memory;
 mod outcome;
 mod schedule;
 mod stream;
+mod versions;
 mod view;
 mod wire;
 
+pub(crate) use balances::Balances;
 pub use outcome::Outcome;
 pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes};
 
@@ -27,7 +32,7 @@ use crate::{
     build::{self, Selection, assemble, check_attributes},
     env::{evm_env, next_header},
     instructions::new_evm,
-    late::{LateParent, Parent, Patience},
+    late::{LateParent, Parent},
     runner::{Aids, Finished, Transfers},
     serial,
     system::{after_transactions, before_transactions},
@@ -37,7 +42,7 @@ use alloy_consensus::{Header, Sealed, Transaction as _};
 use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal};
 use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
-use executor::Executor;
+use executor::{Executor, Way};
 use memory::{Memory, Place};
 use outcome::Writes;
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
@@ -283,16 +288,12 @@ fn run<'a, S: StateReader>(
     let before = memory.parent().header_for_calls(header, memory.reader())?;
     let calls = system(&memory, &env, 0, |evm| before_transactions(spec, evm, &before))?;
     note(&mut stream, &calls.committed);
-    let start = Start { selection, seeds, stream, watchdog };
+    let start = Start { selection, seeds, stream, watchdog, threads };
     let schedule = Schedule::new(&memory, &env, transactions, FIRST, start);
     if threads < 2 {
-        schedule.work();
+        schedule.work(None);
     } else {
-        rayon::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|_| schedule.work());
-            }
-        });
+        rayon::scope(|scope| schedule.work(Some(scope)));
     }
     let mut frontier = schedule.into_frontier();
     if memory.is_irregular() {
@@ -357,7 +358,7 @@ pub fn execute_share_with<S: StateReader>(
     let mut executor = Executor::new(&memory, env, means.watchdog);
     let outcomes = indices.iter().map(|&index| {
         let place = FIRST + index as Place;
-        let outcome = executor.run(&input.transactions[index], place, true, Patience::Wait);
+        let outcome = executor.run(&input.transactions[index], place, Way::Share);
         memory.publish(place, &outcome.writes);
         (index, outcome)
     });

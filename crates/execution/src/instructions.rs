@@ -1,18 +1,20 @@
-//! Instructions that are not revm's own: those that look whether a transaction's time is up, and PREVRANDAO
-//! where it is known late.
+//! Instructions that are not revm's own: those that look whether a transaction's time is up, those that
+//! note what is asked of balances, and PREVRANDAO where it is known late.
 
-use crate::{collision, database::DatabaseError, watchdog::Watch};
+use crate::{collision, database::DatabaseError, engine::Balances, watchdog::Watch};
 use alloy_evm::{EthEvm, EvmEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256, U256};
 use revm::{
     bytecode::opcode,
+    context::Journal,
     context_interface::context::ContextError,
     database_interface::Database,
     inspector::NoOpInspector,
     interpreter::{
         Instruction, InstructionContext, InstructionExecResult, InstructionResult,
-        instructions::{block_info, contract, control},
+        instructions::{block_info, contract, control, host},
         interpreter::EthInterpreter,
+        interpreter_types::InputsTr,
     },
     primitives::hardfork::SpecId,
 };
@@ -22,6 +24,8 @@ use std::fmt;
 pub(crate) trait BlockDatabase: Database<Error = DatabaseError> {
     /// The transaction's time.
     fn watch(&self) -> &Watch;
+    /// Where to note what is asked of balances, if anybody wants to know.
+    fn balances(&mut self) -> Option<&mut Balances>;
     /// Whether the parent's hash is looked up when it is asked for.
     fn is_late(&self) -> bool;
     /// PREVRANDAO, where the parent's hash decides it.
@@ -40,23 +44,30 @@ pub(crate) fn new_evm<DB: BlockDatabase + fmt::Debug>(
 ) -> EthEvm<DB, NoOpInspector, PrecompilesMap> {
     let mut evm = collision::new_evm(db, env).into_inner();
     let merged = evm.ctx.cfg.spec >= SpecId::MERGE;
-    let database = &evm.ctx.journaled_state.database;
+    let database = &mut evm.ctx.journaled_state.database;
     let (watched, late) = (database.watch().is_set(), database.is_late() && merged);
+    let noted = database.balances().is_some();
     let table = evm.instruction.instruction_table_mut();
+    let mut put = |code: u8, instruction| table[usize::from(code)] = instruction;
     if watched {
-        for (code, instruction) in [
-            (opcode::JUMP, Instruction::new(jump::<DB>)),
-            (opcode::JUMPI, Instruction::new(jumpi::<DB>)),
-            (opcode::CALL, Instruction::new(call::<{ opcode::CALL }, DB>)),
-            (opcode::CALLCODE, Instruction::new(call::<{ opcode::CALLCODE }, DB>)),
-            (opcode::DELEGATECALL, Instruction::new(call::<{ opcode::DELEGATECALL }, DB>)),
-            (opcode::STATICCALL, Instruction::new(call::<{ opcode::STATICCALL }, DB>)),
-        ] {
-            table[usize::from(code)] = instruction;
-        }
+        put(opcode::JUMP, Instruction::new(jump::<DB>));
+        put(opcode::JUMPI, Instruction::new(jumpi::<DB>));
+        put(opcode::DELEGATECALL, Instruction::new(call::<{ opcode::DELEGATECALL }, DB>));
+        put(opcode::STATICCALL, Instruction::new(call::<{ opcode::STATICCALL }, DB>));
+    }
+    if watched || noted {
+        put(opcode::CALL, Instruction::new(call::<{ opcode::CALL }, DB>));
+        put(opcode::CALLCODE, Instruction::new(call::<{ opcode::CALLCODE }, DB>));
+    }
+    if noted {
+        put(opcode::BALANCE, Instruction::new(balance::<DB>));
+        put(opcode::SELFBALANCE, Instruction::new(self_balance::<DB>));
+        put(opcode::CREATE, Instruction::new(create::<false, DB>));
+        put(opcode::CREATE2, Instruction::new(create::<true, DB>));
+        put(opcode::SELFDESTRUCT, Instruction::new(self_destruct::<DB>));
     }
     if late {
-        table[usize::from(opcode::DIFFICULTY)] = Instruction::new(prev_randao::<DB>);
+        put(opcode::DIFFICULTY, Instruction::new(prev_randao::<DB>));
     }
     EthEvm::new(evm, false)
 }
@@ -73,7 +84,58 @@ fn jumpi<DB: BlockDatabase>(context: Context<'_, DB>) -> InstructionExecResult {
 
 fn call<const KIND: u8, DB: BlockDatabase>(context: Context<'_, DB>) -> InstructionExecResult {
     check(context.host)?;
+    if matches!(KIND, opcode::CALL | opcode::CALLCODE)
+        && let Ok(wei) = context.interpreter.stack.peek(2)
+        && !wei.is_zero()
+    {
+        spend(context.host, context.interpreter.input.target_address(), wei);
+    }
     contract::call::<KIND, _, _>(context)
+}
+
+/// Notes that the running contract sends ether along.
+fn spend<DB: BlockDatabase>(host: &mut EthEvmContext<DB>, from: Address, wei: U256) {
+    let Journal { database, inner } = &mut host.journaled_state;
+    if let Some(balances) = database.balances() {
+        match inner.state.get(&from) {
+            Some(account) => balances.spend(from, wei, account.info.balance),
+            None => balances.look_at(from),
+        }
+    }
+}
+
+fn look_at<DB: BlockDatabase>(context: &mut Context<'_, DB>, address: Address) {
+    if let Some(balances) = context.host.journaled_state.database.balances() {
+        balances.look_at(address);
+    }
+}
+
+fn balance<DB: BlockDatabase>(mut context: Context<'_, DB>) -> InstructionExecResult {
+    if let Ok(top) = context.interpreter.stack.peek(0) {
+        look_at(&mut context, Address::from_word(top.into()));
+    }
+    host::balance(context)
+}
+
+fn self_balance<DB: BlockDatabase>(mut context: Context<'_, DB>) -> InstructionExecResult {
+    let address = context.interpreter.input.target_address();
+    look_at(&mut context, address);
+    host::selfbalance(context)
+}
+
+/// A creation moves ether, if there is enough, and the creator's nonce.
+fn create<const SALTED: bool, DB: BlockDatabase>(
+    mut context: Context<'_, DB>,
+) -> InstructionExecResult {
+    let address = context.interpreter.input.target_address();
+    look_at(&mut context, address);
+    contract::create::<SALTED, _, _>(context)
+}
+
+fn self_destruct<DB: BlockDatabase>(mut context: Context<'_, DB>) -> InstructionExecResult {
+    let address = context.interpreter.input.target_address();
+    look_at(&mut context, address);
+    host::selfdestruct(context)
 }
 
 #[inline(always)]
@@ -103,7 +165,7 @@ fn prev_randao<DB: BlockDatabase>(context: Context<'_, DB>) -> InstructionExecRe
             *interpreter.stack.top().expect("it was pushed above") = value.into();
         }
         Err(error) => {
-            host.error = Err(error.into());
+            host.error = Err(ContextError::Db(error));
             return Err(InstructionResult::FatalExternalError);
         }
     }

@@ -1,8 +1,8 @@
 //! One thread's means of running transactions against the memory.
 
 use super::{
-    memory::{Memory, Place},
-    outcome::{Credit, Outcome, Ran, Read, Verdict, Writes},
+    memory::{Mark, Memory, Place},
+    outcome::{Difference, Outcome, Ran, Read, Verdict, Writes},
     view::View,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
-use alloy_primitives::U256;
+use alloy_primitives::{KECCAK256_EMPTY, U256};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
 use revm::{
     ExecuteEvm,
@@ -38,6 +38,17 @@ type EngineEvm<'a, S> = RevmEvm<
     PrecompilesMap,
     EthFrame,
 >;
+
+/// How a transaction is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On what may still change: reads are noted, and what is not there yet is not waited for.
+    Ahead,
+    /// For others: reads are noted.
+    Share,
+    /// On what is final: nothing is noted.
+    Final,
+}
 
 /// Ethereum's rules but for the fee recipient's share, which becomes a credit: or every transaction of a
 /// block would read what the one before it wrote.
@@ -73,21 +84,19 @@ impl<'a, S: StateReader> Executor<'a, S> {
         Self { memory, watchdog, rules, evm, env }
     }
 
-    /// Runs a transaction on what is visible at `place`; publishes nothing. Reads are noted if `traced`.
-    pub(crate) fn run(
-        &mut self,
-        tx: &Transaction,
-        place: Place,
-        traced: bool,
-        patience: Patience,
-    ) -> Outcome {
+    /// Runs a transaction on what is visible at `place`; publishes nothing.
+    pub(crate) fn run(&mut self, tx: &Transaction, place: Place, way: Way) -> Outcome {
+        let traced = way != Way::Final;
+        let wipe_count = self.memory.wipe_count();
         let view = self.view();
         view.place = place;
         view.traced = traced;
-        view.patience = patience;
+        view.patience = if way == Way::Ahead { Patience::Try } else { Patience::Wait };
         view.watch.restart();
+        view.balances.clear(traced);
         // Most transactions read no more than this; growing in steps would cost as much as a read.
         view.reads = Vec::with_capacity(if traced { 8 } else { 0 });
+        view.marks = Vec::with_capacity(if traced { 8 } else { 0 });
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         let (verdict, writes) = match result {
             Ok(Ok(done)) => done,
@@ -98,28 +107,69 @@ impl<'a, S: StateReader> Executor<'a, S> {
                 (Verdict::Refused(Refusal::Panicked), Writes::default())
             }
         };
-        Outcome { verdict, reads: std::mem::take(&mut self.view().reads), writes }
+        let view = self.view();
+        let (reads, marks) = (std::mem::take(&mut view.reads), std::mem::take(&mut view.marks));
+        Outcome { verdict, reads, marks, wipe_count, is_final: !traced, writes }
     }
 
-    /// Whether an outcome's reads would all give the same at `place` now.
-    pub(crate) fn holds(&self, reads: &[Read], place: Place) -> Result<bool, DatabaseError> {
-        for read in reads {
-            let same = match read {
-                Read::Account(address, seen) => self.memory.account(*address, place)? == *seen,
-                Read::Codeless(address) => !self.memory.has_code(*address, place)?,
-                Read::Slot(address, slot, seen) => {
-                    let value = self.memory.slot(*address, *slot, place)?;
-                    self.memory.parent().resolve(*address, value, Patience::Wait)? == *seen
-                }
-                Read::HasStorage(address, seen) => {
-                    self.memory.has_storage(*address, place)? == *seen
-                }
-            };
-            if !same {
-                return Ok(false);
+    /// The first of an outcome's reads that would give something else at `place` now.
+    pub(crate) fn stale<'o>(
+        &self,
+        outcome: &'o Outcome,
+        place: Place,
+    ) -> Result<Option<&'o Read>, DatabaseError> {
+        let marked = outcome.wipe_count == self.memory.wipe_count();
+        for (index, read) in outcome.reads.iter().enumerate() {
+            let mark = outcome.marks.get(index).filter(|_| marked);
+            if mark.is_some_and(|mark| self.is_unmoved(read, *mark)) {
+                continue;
+            }
+            if !self.holds(read, place)? {
+                return Ok(Some(read));
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    /// Whether nothing was written to what was read since the mark was taken.
+    fn is_unmoved(&self, read: &Read, mark: Mark) -> bool {
+        match read {
+            Read::Account(address, _) => self.memory.account_mark(*address).value == mark.value,
+            Read::Shape(address, code_hash, at_least) => {
+                let now = self.memory.account_mark(*address);
+                // An account without code may be there for nothing but what was credited to it.
+                let by_shape = at_least.is_zero() && *code_hash != KECCAK256_EMPTY;
+                if by_shape { now.shape == mark.shape } else { now.value == mark.value }
+            }
+            Read::Codeless(address) | Read::HasStorage(address, _) => {
+                self.memory.account_mark(*address).shape == mark.shape
+            }
+            Read::Slot(address, slot, _) => self.memory.slot_mark(*address, *slot) == mark,
+        }
+    }
+
+    fn holds(&self, read: &Read, place: Place) -> Result<bool, DatabaseError> {
+        Ok(match read {
+            Read::Account(address, seen) => self.memory.account(*address, place)? == *seen,
+            Read::Shape(address, code_hash, at_least) => {
+                let account = if at_least.is_zero() {
+                    self.memory.shape(*address, place)?
+                } else {
+                    self.memory.account(*address, place)?
+                };
+                account.is_some_and(|account| {
+                    account.code_hash == *code_hash
+                        && account.balance >= *at_least
+                        && !account.is_empty()
+                })
+            }
+            Read::Codeless(address) => !self.memory.has_code(*address, place)?,
+            Read::Slot(address, slot, seen) => {
+                let value = self.memory.slot(*address, *slot, place)?;
+                self.memory.parent().resolve(*address, value, Patience::Wait)? == *seen
+            }
+            Read::HasStorage(address, seen) => self.memory.has_storage(*address, place)? == *seen,
+        })
     }
 
     fn view(&mut self) -> &mut View<'a, S> {
@@ -132,16 +182,23 @@ impl<'a, S: StateReader> Executor<'a, S> {
         }
         self.evm.ctx.set_tx(ToTxEnv::<TxEnv>::to_tx_env(tx.as_ref()));
         let result = WithoutReward::<S>(std::marker::PhantomData).run(&mut self.evm);
-        let state = self.evm.finalize();
+        let mut state = self.evm.finalize();
         let result = result?;
+        let mut differences = Vec::new();
+        // An authorization looks at a nonce and may leave no trace of that.
+        if !tx.is_eip7702() {
+            let View { balances, reads, .. } = self.view();
+            differences = balances.release(tx.signer(), reads, &mut state);
+        }
         let gas_used = result.gas().tx_gas_used();
         let fee_recipient = self.rules.fee_recipient();
         // Who self-destructs in the transaction that tips it takes the tip along.
         let gone = state.get(&fee_recipient).is_some_and(|a| a.is_selfdestructed());
         let mut writes = Writes::from_evm(state);
+        writes.differences = differences;
         let tip = self.tip(tx, gas_used);
         if !tip.is_zero() && !gone {
-            writes.credits.push(Credit { address: fee_recipient, wei: tip });
+            writes.differences.push(Difference { address: fee_recipient, wei: tip });
         }
         let success = result.is_success();
         Ok((Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes))
@@ -172,11 +229,11 @@ impl<'a, S: StateReader> Executor<'a, S> {
                 storage_wiped: false,
                 storage: Vec::new(),
             }],
-            credits: vec![Credit { address: receiver, wei: value }],
+            differences: vec![Difference { address: receiver, wei: value }],
             codes: Vec::new(),
         };
         if !tip.is_zero() {
-            writes.credits.push(Credit { address: rules.fee_recipient(), wei: tip });
+            writes.differences.push(Difference { address: rules.fee_recipient(), wei: tip });
         }
         let ran = Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
         Ok(Some((Verdict::Ran(ran), writes)))

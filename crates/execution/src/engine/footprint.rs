@@ -13,7 +13,7 @@ impl Outcome {
         }
     }
 
-    /// Where final values were written: a slot, or without one the account itself. Credits, which never
+    /// Where final values were written: a slot, or without one the account itself. Differences, which never
     /// conflict, are not among them.
     pub fn writes(&self) -> impl Iterator<Item = (Address, Option<U256>)> + '_ {
         self.writes.accounts.iter().flat_map(|account| {

@@ -2,17 +2,24 @@
 //! transaction wrote, by the transaction's place in the block.
 //!
 //! A reader at place `i` sees the last value written before `i`, be it final or not: who wrote it may
-//! still run again. Balances that only grow (tips, plain transfers) are kept as credits, which are added
-//! up when someone reads the balance.
+//! still run again. What is added to and taken from balances that nobody looked at is kept as
+//! differences, which are added up when someone reads the balance.
+//!
+//! Every change leaves a *mark*: a location's counter goes up. A reader notes the counters before it looks,
+//! so that later an unmoved counter says, without looking again, that the read still holds. Locations share
+//! counters, which costs a second look now and then and nothing else.
 
-use super::outcome::{Credit, Writes};
+use super::{
+    outcome::{Difference, Writes},
+    versions::Versions,
+};
 use crate::{
     database::{DatabaseError, bytecode},
     late::{Parent, Patience},
 };
 use alloy_primitives::{
     Address, B256, Bytes, U256,
-    map::{AddressMap, B256Map, U256Map},
+    map::{AddressMap, B256Map, HashMap},
 };
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateReader,
@@ -22,44 +29,66 @@ use std::{
     collections::BTreeMap,
     sync::{
         RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
 /// Place in the block: system calls and transactions in one sequence.
 pub(crate) type Place = u32;
 
-/// Locks over which accounts are spread: far more than threads, so that two rarely meet.
-const STRIPE_COUNT: usize = 64;
+/// Locks over which accounts are spread, and those over which slots are: far more than threads, so that
+/// two rarely meet. Slots are spread without regard to their account, or one token would be one lock.
+const STRIPE_COUNT: usize = 128;
+
+/// Counters of changes: a power of two.
+const MARK_COUNT: usize = 1 << 14;
 
 /// See the module.
 pub(crate) struct Memory<S> {
     reader: S,
     parent: Parent,
-    stripes: Vec<RwLock<AddressMap<Cell>>>,
+    accounts: Box<[RwLock<AddressMap<Cell>>]>,
+    slots: Box<[RwLock<SlotMap>]>,
+    marks: Box<[AtomicU32]>,
+    /// How often an account's storage was wiped: that changes all its slots and leaves no marks at them.
+    wipes: AtomicU32,
     codes: RwLock<B256Map<Bytecode>>,
-    /// An account was read that breaks what credits rely on.
+    /// An account was read that breaks what differences rely on.
     irregular: AtomicBool,
 }
 
-/// All that is known of one account.
+type SlotMap = HashMap<(Address, U256), SlotCell>;
+
+/// All that is known of one account but for its slots.
 #[derive(Debug, Default)]
 struct Cell {
     /// In the parent state; the outer `None` is not read yet.
     before: Option<Option<Account>>,
-    versions: Vec<(Place, Option<Account>)>,
-    credits: Vec<(Place, U256)>,
+    versions: Versions<Option<Account>>,
+    /// Modulo 2^256: negative ones are there too.
+    differences: Vec<(Place, U256)>,
     wipes: Vec<Place>,
     /// Whether the parent state has storage of it; `None` is not read yet.
     stored: Option<bool>,
-    slots: U256Map<SlotCell>,
 }
 
 #[derive(Debug, Default)]
 struct SlotCell {
     /// In the parent state; `None` is not read yet.
     before: Option<U256>,
-    versions: Vec<(Place, U256)>,
+    versions: Versions<U256>,
+}
+
+/// Counters of a location at the moment of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Of an account: nonce, code and whether it is there. Of a slot the same as `value`.
+    pub(crate) shape: u32,
+    /// Of all of it.
+    pub(crate) value: u32,
 }
 
 impl<S: StateReader> Memory<S> {
@@ -67,7 +96,10 @@ impl<S: StateReader> Memory<S> {
         Self {
             reader,
             parent,
-            stripes: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
+            accounts: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
+            slots: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
+            marks: (0..MARK_COUNT).map(|_| AtomicU32::new(0)).collect(),
+            wipes: AtomicU32::new(0),
             codes: RwLock::default(),
             irregular: AtomicBool::new(false),
         }
@@ -76,7 +108,7 @@ impl<S: StateReader> Memory<S> {
     /// Whether an account was read that exists and is empty (EIP-161 leftovers in made-up states), or
     /// whose balance could overflow: blocks on such a state run serially.
     pub(crate) fn is_irregular(&self) -> bool {
-        self.irregular.load(Ordering::Relaxed)
+        self.irregular.load(Relaxed)
     }
 
     /// The account as a transaction at `place` sees it.
@@ -85,23 +117,26 @@ impl<S: StateReader> Memory<S> {
         address: Address,
         place: Place,
     ) -> Result<Option<Account>, DatabaseError> {
-        if let Some(account) = self.read(address).get(&address).and_then(|c| c.account(place)) {
-            return Ok(account);
-        }
-        let before = self.account_before(address)?;
-        let mut stripe = self.write(address);
-        let cell = stripe.entry(address).or_default();
-        cell.before = Some(before);
-        Ok(cell.account(place).expect("its first value is known"))
+        self.look(address, |cell| cell.account(place))
     }
 
-    /// Whether the account has code, without adding up its credits.
+    /// As [`Self::account`], but of a balance only whether there is one: differences are not added up
+    /// where the rest says that the account is not empty.
+    pub(crate) fn shape(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<Option<Account>, DatabaseError> {
+        self.look(address, |cell| match cell.version(place)? {
+            (_, Some(account)) if account.nonce > 0 || account.has_code() => Some(Some(account)),
+            _ => cell.account(place),
+        })
+    }
+
+    /// Whether the account has code, without adding up what was credited to it.
     pub(crate) fn has_code(&self, address: Address, place: Place) -> Result<bool, DatabaseError> {
-        let known = |cell: &Cell| cell.version(place).map(|(_, a)| a.is_some_and(|a| a.has_code()));
-        if let Some(answer) = self.read(address).get(&address).and_then(known) {
-            return Ok(answer);
-        }
-        Ok(self.account(address, place)?.is_some_and(|account| account.has_code()))
+        let has_code = |account: Option<Account>| account.is_some_and(|account| account.has_code());
+        self.look(address, |cell| cell.version(place).map(|(_, account)| has_code(account)))
     }
 
     /// The slot as a transaction at `place` sees it; see [`Parent::resolve`] for what may stand there.
@@ -111,21 +146,21 @@ impl<S: StateReader> Memory<S> {
         slot: U256,
         place: Place,
     ) -> Result<U256, DatabaseError> {
-        if let Some(value) = self.read(address).get(&address).and_then(|c| c.slot(slot, place)) {
+        let wipe = self.last_wipe(address, place);
+        let known = self.read_slots(address, slot).get(&(address, slot)).map(|c| c.value(place));
+        if let Some(value) = known.and_then(|version| slot_value(version, wipe)) {
             return Ok(value);
         }
-        // Makes sure that the account itself is known: without one there is no storage to read.
-        if self.account(address, 0)?.is_none() {
-            let mut stripe = self.write(address);
-            let cell = stripe.entry(address).or_default();
-            cell.slots.entry(slot).or_default().before = Some(U256::ZERO);
-            return Ok(cell.slot(slot, place).expect("its first value is known"));
+        if wipe.is_some() {
+            return Ok(U256::ZERO);
         }
-        let before = self.reader.storage(address, slot)?;
-        let mut stripe = self.write(address);
-        let cell = stripe.entry(address).or_default();
-        cell.slots.entry(slot).or_default().before = Some(before);
-        Ok(cell.slot(slot, place).expect("its first value is known"))
+        // Without an account there is no storage to read.
+        let there = self.account(address, 0)?.is_some();
+        let before = if there { self.reader.storage(address, slot)? } else { U256::ZERO };
+        let mut stripe = self.write_slots(address, slot);
+        let cell = stripe.entry((address, slot)).or_default();
+        cell.before = Some(before);
+        Ok(slot_value(cell.value(place), None).expect("its first value is known"))
     }
 
     /// Whether an account without nonce and code has storage as a transaction at `place` sees it. Its slots
@@ -176,6 +211,23 @@ impl<S: StateReader> Memory<S> {
         &self.reader
     }
 
+    /// An account's counters. To be taken before the account is read.
+    pub(crate) fn account_mark(&self, address: Address) -> Mark {
+        let [shape, value] = self.account_marks(address).map(|mark| mark.load(Acquire));
+        Mark { shape, value }
+    }
+
+    /// A slot's counter. To be taken before the slot is read.
+    pub(crate) fn slot_mark(&self, address: Address, slot: U256) -> Mark {
+        let value = self.marks[mark_of(mix_slot(address, slot))].load(Acquire);
+        Mark { shape: value, value }
+    }
+
+    /// Counts how often storage was wiped. To be taken before anything is read.
+    pub(crate) fn wipe_count(&self) -> u32 {
+        self.wipes.load(Acquire)
+    }
+
     /// Makes writes visible to all later places.
     pub(crate) fn publish(&self, place: Place, writes: &Writes) {
         if !writes.codes.is_empty() {
@@ -183,48 +235,82 @@ impl<S: StateReader> Memory<S> {
             self.codes.write().expect(UNPOISONED).extend(writes.codes.iter().cloned());
         }
         for write in &writes.accounts {
-            self.write(write.address).entry(write.address).or_default().publish(place, write);
-        }
-        for Credit { address, wei } in &writes.credits {
-            let mut stripe = self.write(*address);
-            let credits = &mut stripe.entry(*address).or_default().credits;
-            let at = credits.partition_point(|(p, _)| *p < place);
-            match credits.get_mut(at) {
-                Some((p, credited)) if *p == place => *credited += *wei,
-                _ => credits.insert(at, (place, *wei)),
+            if write.change != AccountChange::Unchanged || write.storage_wiped {
+                self.write(write.address).entry(write.address).or_default().publish(place, write);
+                self.leave_marks(write);
             }
+            for SlotChange { slot, value } in &write.storage {
+                let mut stripe = self.write_slots(write.address, *slot);
+                stripe.entry((write.address, *slot)).or_default().versions.insert(place, *value);
+                drop(stripe);
+                self.leave_slot_mark(write.address, *slot);
+            }
+        }
+        for Difference { address, wei } in &writes.differences {
+            self.write(*address).entry(*address).or_default().add(place, *wei);
+            self.account_marks(*address)[1].fetch_add(1, Release);
         }
     }
 
     /// Takes back what `place` published.
     pub(crate) fn retract(&self, place: Place, writes: &Writes) {
         for write in &writes.accounts {
-            if let Some(cell) = self.write(write.address).get_mut(&write.address) {
-                cell.retract(place, write);
+            if write.change != AccountChange::Unchanged || write.storage_wiped {
+                if let Some(cell) = self.write(write.address).get_mut(&write.address) {
+                    cell.versions.remove(place);
+                    cell.wipes.retain(|p| *p != place);
+                }
+                self.leave_marks(write);
+            }
+            for SlotChange { slot, .. } in &write.storage {
+                let mut stripe = self.write_slots(write.address, *slot);
+                if let Some(cell) = stripe.get_mut(&(write.address, *slot)) {
+                    cell.versions.remove(place);
+                }
+                drop(stripe);
+                self.leave_slot_mark(write.address, *slot);
             }
         }
-        for Credit { address, .. } in &writes.credits {
+        for Difference { address, .. } in &writes.differences {
             if let Some(cell) = self.write(*address).get_mut(address) {
-                remove(&mut cell.credits, place);
+                cell.differences.retain(|(p, _)| *p != place);
             }
+            self.account_marks(*address)[1].fetch_add(1, Release);
         }
+    }
+
+    /// The last place before `place` that wrote to an account.
+    pub(crate) fn account_writer(&self, address: Address, place: Place) -> Option<Place> {
+        let stripe = self.read(address);
+        let cell = stripe.get(&address)?;
+        let credited = cell.differences.partition_point(|(p, _)| *p < place).checked_sub(1);
+        let credited = credited.map(|last| cell.differences[last].0);
+        credited.max(cell.versions.last_before(place).map(|(at, _)| at))
+    }
+
+    /// The last place before `place` that wrote to a slot.
+    pub(crate) fn slot_writer(&self, address: Address, slot: U256, place: Place) -> Option<Place> {
+        let stripe = self.read_slots(address, slot);
+        stripe.get(&(address, slot))?.versions.last_before(place).map(|(at, _)| at)
     }
 
     /// What all places together changed.
     pub(crate) fn into_diff(self) -> Result<StateDiff, DatabaseError> {
+        let mut slots = self.written_slots()?;
         let mut accounts = Vec::new();
         let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();
         let known = self.codes.into_inner().expect(UNPOISONED);
-        for stripe in self.stripes {
+        for stripe in self.accounts {
             for (address, mut cell) in stripe.into_inner().expect(UNPOISONED) {
-                if !cell.is_written() {
+                let storage = slots.remove(&address).unwrap_or_default();
+                if !cell.is_written() && storage.is_empty() {
                     continue;
                 }
                 if cell.before.is_none() {
                     // Credited and never looked at.
                     cell.before = Some(self.reader.account(address)?);
                 }
-                let Some((diff, code_hash)) = cell.into_diff(address) else { continue };
+                let Some((diff, code_hash)) = cell.into_diff(address, storage) else { continue };
                 if let Some(code_hash) = code_hash {
                     let code = known.get(&code_hash).expect("code is published with its account");
                     codes.insert(code_hash, code.original_bytes());
@@ -232,40 +318,163 @@ impl<S: StateReader> Memory<S> {
                 accounts.push(diff);
             }
         }
+        // Nobody read these as accounts: they came with outcomes from elsewhere.
+        for (address, written) in slots {
+            let cell = Cell { before: Some(self.reader.account(address)?), ..Cell::default() };
+            accounts.extend(cell.into_diff(address, written).map(|(diff, _)| diff));
+        }
         accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
         let mut diff = StateDiff { accounts, codes: codes.into_values().collect() };
         self.parent.complete(&mut diff)?;
         Ok(diff)
     }
 
+    /// Slots that were written, by account.
+    fn written_slots(&self) -> Result<AddressMap<Vec<WrittenSlot>>, DatabaseError> {
+        let mut slots: AddressMap<Vec<WrittenSlot>> = AddressMap::default();
+        for stripe in &self.slots {
+            for ((address, slot), cell) in stripe.read().expect(UNPOISONED).iter() {
+                let Some((at, value)) = cell.versions.last_before(Place::MAX) else { continue };
+                let before = match cell.before {
+                    Some(before) => before,
+                    None if self.account(*address, 0)?.is_none() => U256::ZERO,
+                    None => self.reader.storage(*address, *slot)?,
+                };
+                let written = WrittenSlot { slot: *slot, at, value, before };
+                slots.entry(*address).or_default().push(written);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Asks an account's cell, whose parent account is read first where the cell needs it.
+    fn look<T>(
+        &self,
+        address: Address,
+        ask: impl Fn(&Cell) -> Option<T>,
+    ) -> Result<T, DatabaseError> {
+        if let Some(answer) = self.read(address).get(&address).and_then(&ask) {
+            return Ok(answer);
+        }
+        let before = self.account_before(address)?;
+        let mut stripe = self.write(address);
+        let cell = stripe.entry(address).or_default();
+        cell.before = Some(before);
+        Ok(ask(cell).expect("its first value is known"))
+    }
+
     fn account_before(&self, address: Address) -> Result<Option<Account>, DatabaseError> {
         let account = self.reader.account(address)?;
         if account.is_some_and(|a| a.is_empty() || a.balance.bit_len() > 192) {
-            self.irregular.store(true, Ordering::Relaxed);
+            self.irregular.store(true, Relaxed);
         }
         Ok(account)
     }
 
+    /// The last place before `place` at which the account's storage was wiped.
+    fn last_wipe(&self, address: Address, place: Place) -> Option<Place> {
+        if self.wipes.load(Acquire) == 0 {
+            return None;
+        }
+        let stripe = self.read(address);
+        let wipes = &stripe.get(&address)?.wipes;
+        wipes.partition_point(|p| *p < place).checked_sub(1).map(|last| wipes[last])
+    }
+
+    fn leave_marks(&self, write: &AccountDiff) {
+        for mark in self.account_marks(write.address) {
+            mark.fetch_add(1, Release);
+        }
+        if write.storage_wiped {
+            self.wipes.fetch_add(1, Release);
+        }
+    }
+
+    fn leave_slot_mark(&self, address: Address, slot: U256) {
+        self.marks[mark_of(mix_slot(address, slot))].fetch_add(1, Release);
+    }
+
+    /// Counters of shape and value: neighbours.
+    fn account_marks(&self, address: Address) -> [&AtomicU32; 2] {
+        let at = mark_of(mix(address));
+        [&self.marks[at], &self.marks[at ^ 1]]
+    }
+
     fn read(&self, address: Address) -> RwLockReadGuard<'_, AddressMap<Cell>> {
-        self.stripes[stripe_of(address)].read().expect(UNPOISONED)
+        self.accounts[stripe_of(mix(address))].read().expect(UNPOISONED)
     }
 
     fn write(&self, address: Address) -> RwLockWriteGuard<'_, AddressMap<Cell>> {
-        self.stripes[stripe_of(address)].write().expect(UNPOISONED)
+        self.accounts[stripe_of(mix(address))].write().expect(UNPOISONED)
+    }
+
+    fn read_slots(&self, address: Address, slot: U256) -> RwLockReadGuard<'_, SlotMap> {
+        self.slots[stripe_of(mix_slot(address, slot))].read().expect(UNPOISONED)
+    }
+
+    fn write_slots(&self, address: Address, slot: U256) -> RwLockWriteGuard<'_, SlotMap> {
+        self.slots[stripe_of(mix_slot(address, slot))].write().expect(UNPOISONED)
     }
 }
 
 /// Readers of the parent state, which may panic, are never called under a lock.
 const UNPOISONED: &str = "nothing panics under this lock";
 
-fn stripe_of(address: Address) -> usize {
-    usize::from(address[0] ^ address[19]) % STRIPE_COUNT
+/// Spreads what is not spread yet (small numbers, made-up addresses) over the upper bits.
+fn mix(address: Address) -> u64 {
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| address[at + i]));
+    (word(0) ^ word(8).rotate_left(17) ^ word(12).rotate_left(31)).wrapping_mul(SPREAD)
+}
+
+fn mix_slot(address: Address, slot: U256) -> u64 {
+    let [a, b, c, d] = slot.into_limbs();
+    let folded = a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43);
+    (mix(address).rotate_left(23) ^ folded).wrapping_mul(SPREAD)
+}
+
+/// 2^64 over the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn stripe_of(mixed: u64) -> usize {
+    (mixed >> 57) as usize % STRIPE_COUNT
+}
+
+fn mark_of(mixed: u64) -> usize {
+    (mixed >> 40) as usize % MARK_COUNT
+}
+
+/// A slot that some place wrote.
+struct WrittenSlot {
+    slot: U256,
+    at: Place,
+    value: U256,
+    before: U256,
+}
+
+/// What a reader sees, if it is known: the last version if that was not wiped since, else the parent's
+/// value. Who wipes and writes in one go, wiped first.
+fn slot_value(
+    (version, before): (Option<(Place, U256)>, Option<U256>),
+    wipe: Option<Place>,
+) -> Option<U256> {
+    match (version, wipe) {
+        (Some((at, value)), wipe) if wipe.is_none_or(|wipe| at >= wipe) => Some(value),
+        (_, Some(_)) => Some(U256::ZERO),
+        (_, None) => before,
+    }
+}
+
+impl SlotCell {
+    /// The last version before `place`, and the parent's value.
+    fn value(&self, place: Place) -> (Option<(Place, U256)>, Option<U256>) {
+        (self.versions.last_before(place), self.before)
+    }
 }
 
 impl Cell {
     /// The last account version before `place`, the parent's included; `None` where that is not read yet.
     fn version(&self, place: Place) -> Option<(Option<Place>, Option<Account>)> {
-        match last_before(&self.versions, place) {
+        match self.versions.last_before(place) {
             Some((at, account)) => Some((Some(at), account)),
             None => self.before.map(|account| (None, account)),
         }
@@ -273,32 +482,19 @@ impl Cell {
 
     fn account(&self, place: Place) -> Option<Option<Account>> {
         let (at, mut account) = self.version(place)?;
-        if !self.credits.is_empty() {
-            let end = self.credits.partition_point(|(p, _)| *p < place);
-            // What was credited by the place that wrote the version came on top of it.
-            let from = at.map_or(0, |at| self.credits.partition_point(|(p, _)| *p < at));
-            let credited: U256 =
-                self.credits[from..end.max(from)].iter().map(|(_, wei)| *wei).sum();
-            if !credited.is_zero() {
-                account.get_or_insert_default().balance += credited;
+        if !self.differences.is_empty() {
+            let end = self.differences.partition_point(|(p, _)| *p < place);
+            // What the place that wrote the version added came on top of it.
+            let from = at.map_or(0, |at| self.differences.partition_point(|(p, _)| *p < at));
+            let sum = self.differences[from..end.max(from)]
+                .iter()
+                .fold(U256::ZERO, |sum, (_, wei)| sum.wrapping_add(*wei));
+            if !sum.is_zero() {
+                let account = account.get_or_insert_default();
+                account.balance = account.balance.wrapping_add(sum);
             }
         }
         Some(account)
-    }
-
-    fn slot(&self, slot: U256, place: Place) -> Option<U256> {
-        let cell = self.slots.get(&slot);
-        let version = cell.and_then(|cell| last_before(&cell.versions, place));
-        let wipe = match self.wipes.partition_point(|p| *p < place) {
-            0 => None,
-            n => Some(self.wipes[n - 1]),
-        };
-        match (version, wipe) {
-            // Who wipes and writes in one go, wiped first.
-            (Some((at, value)), wipe) if wipe.is_none_or(|wipe| at >= wipe) => Some(value),
-            (_, Some(_)) => Some(U256::ZERO),
-            (_, None) => cell?.before,
-        }
     }
 
     fn has_storage(&self, place: Place) -> Option<bool> {
@@ -309,37 +505,39 @@ impl Cell {
     fn publish(&mut self, place: Place, write: &AccountDiff) {
         match write.change {
             AccountChange::Unchanged => {}
-            AccountChange::Deleted => insert(&mut self.versions, place, None),
-            AccountChange::Set(account) => insert(&mut self.versions, place, Some(account)),
+            AccountChange::Deleted => self.versions.insert(place, None),
+            AccountChange::Set(account) => self.versions.insert(place, Some(account)),
         }
         if write.storage_wiped {
             let at = self.wipes.partition_point(|p| *p < place);
             self.wipes.insert(at, place);
         }
-        for SlotChange { slot, value } in &write.storage {
-            insert(&mut self.slots.entry(*slot).or_default().versions, place, *value);
-        }
     }
 
-    fn retract(&mut self, place: Place, write: &AccountDiff) {
-        remove(&mut self.versions, place);
-        self.wipes.retain(|p| *p != place);
-        for SlotChange { slot, .. } in &write.storage {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                remove(&mut slot.versions, place);
+    fn add(&mut self, place: Place, wei: U256) {
+        // Places come nearly in order.
+        let at = match self.differences.last() {
+            Some((last, _)) if *last >= place => {
+                self.differences.partition_point(|(p, _)| *p < place)
             }
+            _ => self.differences.len(),
+        };
+        match self.differences.get_mut(at) {
+            Some((p, sum)) if *p == place => *sum = sum.wrapping_add(wei),
+            _ => self.differences.insert(at, (place, wei)),
         }
     }
 
     fn is_written(&self) -> bool {
-        !self.versions.is_empty()
-            || !self.credits.is_empty()
-            || !self.wipes.is_empty()
-            || self.slots.values().any(|slot| !slot.versions.is_empty())
+        !self.versions.is_empty() || !self.differences.is_empty() || !self.wipes.is_empty()
     }
 
     /// The net change, and the hash of the code if that is new.
-    fn into_diff(self, address: Address) -> Option<(AccountDiff, Option<B256>)> {
+    fn into_diff(
+        self,
+        address: Address,
+        written: Vec<WrittenSlot>,
+    ) -> Option<(AccountDiff, Option<B256>)> {
         let before = self.before.expect("loaded by the caller");
         let Some(now) = self.account(Place::MAX).expect("loaded by the caller") else {
             let change = AccountChange::Deleted;
@@ -348,14 +546,13 @@ impl Cell {
         };
         let storage_wiped = before.is_some() && !self.wipes.is_empty();
         let starts_empty = storage_wiped || before.is_none();
-        let mut storage: Vec<SlotChange> = self
-            .slots
-            .iter()
-            .filter(|(_, cell)| !cell.versions.is_empty())
-            .filter_map(|(slot, cell)| {
-                let value = self.slot(*slot, Place::MAX).expect("it has a version");
-                let first = if starts_empty { Some(U256::ZERO) } else { cell.before };
-                (first != Some(value)).then_some(SlotChange { slot: *slot, value })
+        let wipe = self.wipes.last().copied();
+        let mut storage: Vec<SlotChange> = written
+            .into_iter()
+            .filter_map(|WrittenSlot { slot, at, value, before }| {
+                let value = slot_value((Some((at, value)), None), wipe)?;
+                let first = if starts_empty { U256::ZERO } else { before };
+                (first != value).then_some(SlotChange { slot, value })
             })
             .collect();
         let unchanged = before == Some(now);
@@ -370,149 +567,5 @@ impl Cell {
     }
 }
 
-fn last_before<T: Copy>(versions: &[(Place, T)], place: Place) -> Option<(Place, T)> {
-    let end = versions.partition_point(|(p, _)| *p < place);
-    end.checked_sub(1).map(|last| versions[last])
-}
-
-fn insert<T>(versions: &mut Vec<(Place, T)>, place: Place, value: T) {
-    let at = versions.partition_point(|(p, _)| *p < place);
-    match versions.get_mut(at) {
-        Some((p, old)) if *p == place => *old = value,
-        _ => versions.insert(at, (place, value)),
-    }
-}
-
-fn remove<T>(versions: &mut Vec<(Place, T)>, place: Place) {
-    versions.retain(|(p, _)| *p != place);
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloy_consensus::Header;
-    use blockraft_primitives::MemoryState;
-
-    const ALICE: Address = Address::repeat_byte(0xa1);
-    const BOB: Address = Address::repeat_byte(0xb0);
-
-    fn with(nonce: u64, balance: u64) -> Account {
-        Account { nonce, balance: U256::from(balance), ..Default::default() }
-    }
-
-    /// Alice has nonce 1 and 100 wei, and 7 in slot 7; Bob is not there.
-    fn memory() -> Memory<MemoryState> {
-        let mut state = MemoryState::default();
-        state.accounts.insert(ALICE, with(1, 100));
-        state.storage.entry(ALICE).or_default().insert(U256::from(7), U256::from(7));
-        Memory::new(state, Parent::of(&Header::default(), None))
-    }
-
-    fn set(account: Account, slots: &[(u64, u64)]) -> Writes {
-        write(AccountChange::Set(account), false, slots)
-    }
-
-    fn write(change: AccountChange, storage_wiped: bool, slots: &[(u64, u64)]) -> Writes {
-        let slot = |&(slot, value)| SlotChange { slot: U256::from(slot), value: U256::from(value) };
-        let storage = slots.iter().map(slot).collect();
-        let accounts = vec![AccountDiff { address: ALICE, change, storage_wiped, storage }];
-        Writes { accounts, ..Writes::default() }
-    }
-
-    fn credit(address: Address, wei: u64) -> Writes {
-        Writes { credits: vec![Credit { address, wei: U256::from(wei) }], ..Writes::default() }
-    }
-
-    fn slot(memory: &Memory<MemoryState>, slot: u64, place: Place) -> u64 {
-        memory.slot(ALICE, U256::from(slot), place).unwrap().to()
-    }
-
-    #[test]
-    fn reader_sees_the_last_version_before_its_place() {
-        let memory = memory();
-        memory.publish(5, &set(with(3, 50), &[(7, 50)]));
-        memory.publish(3, &set(with(2, 30), &[(7, 30)]));
-        let seen: Vec<_> = [0, 3, 4, 5, 6]
-            .map(|place| {
-                (memory.account(ALICE, place).unwrap().unwrap().nonce, slot(&memory, 7, place))
-            })
-            .to_vec();
-        assert_eq!(seen, [(1, 7), (1, 7), (2, 30), (2, 30), (3, 50)]);
-    }
-
-    #[test]
-    fn retracted_version_was_never_there() {
-        let memory = memory();
-        let writes = set(with(2, 30), &[(7, 30), (8, 30)]);
-        memory.publish(3, &writes);
-        memory.retract(3, &writes);
-        assert_eq!(memory.account(ALICE, 9).unwrap(), Some(with(1, 100)));
-        assert_eq!((slot(&memory, 7, 9), slot(&memory, 8, 9)), (7, 0));
-        assert_eq!(memory.into_diff().unwrap(), StateDiff::default());
-    }
-
-    #[test]
-    fn credits_add_up_from_the_last_version_on() {
-        let memory = memory();
-        memory.publish(2, &credit(ALICE, 1));
-        memory.publish(4, &credit(ALICE, 10));
-        memory.publish(4, &set(with(2, 50), &[]));
-        memory.publish(6, &credit(ALICE, 100));
-        let balance = |place| memory.account(ALICE, place).unwrap().unwrap().balance.to::<u64>();
-        assert_eq!([2, 3, 4, 5, 6, 7].map(balance), [100, 101, 101, 60, 60, 160]);
-    }
-
-    #[test]
-    fn credit_creates_an_account_that_nobody_read() {
-        let memory = memory();
-        memory.publish(2, &credit(BOB, 5));
-        let expected = AccountDiff {
-            address: BOB,
-            change: AccountChange::Set(with(0, 5)),
-            storage_wiped: false,
-            storage: vec![],
-        };
-        assert_eq!(memory.into_diff().unwrap().accounts, [expected]);
-    }
-
-    #[test]
-    fn wipe_hides_older_slots_and_not_those_written_with_it() {
-        let memory = memory();
-        memory.publish(2, &set(with(1, 100), &[(8, 8)]));
-        memory.publish(4, &write(AccountChange::Set(with(1, 0)), true, &[(9, 9)]));
-        let seen = |place| [7, 8, 9].map(|number| slot(&memory, number, place));
-        assert_eq!((seen(4), seen(5)), ([7, 8, 0], [0, 0, 9]));
-        memory.publish(6, &set(with(1, 0), &[(7, 1)]));
-        assert_eq!(seen(7), [1, 0, 9]);
-    }
-
-    #[test]
-    fn value_that_comes_back_is_no_change() {
-        let memory = memory();
-        assert_eq!(slot(&memory, 7, 1), 7);
-        memory.account(ALICE, 1).unwrap();
-        memory.publish(1, &set(with(2, 1), &[(7, 0)]));
-        memory.publish(2, &set(with(1, 100), &[(7, 7)]));
-        assert_eq!(memory.into_diff().unwrap(), StateDiff::default());
-    }
-
-    #[test]
-    fn deleted_account_is_gone_with_its_slots() {
-        let memory = memory();
-        memory.publish(2, &write(AccountChange::Deleted, true, &[]));
-        assert_eq!((memory.account(ALICE, 3).unwrap(), slot(&memory, 7, 3)), (None, 0));
-        let diff = memory.into_diff().unwrap();
-        assert_eq!(diff.accounts[0].change, AccountChange::Deleted);
-    }
-
-    #[test]
-    fn empty_account_in_the_parent_state_is_irregular() {
-        let mut state = MemoryState::default();
-        state.accounts.insert(BOB, Account::default());
-        let memory = Memory::new(state, Parent::of(&Header::default(), None));
-        memory.account(ALICE, 1).unwrap();
-        assert!(!memory.is_irregular());
-        memory.account(BOB, 1).unwrap();
-        assert!(memory.is_irregular());
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! What one transaction did, and what it saw: enough to tell later whether it would do the same again.
 
+use super::memory::Mark;
 use crate::{collision, runner::Refusal};
 use alloy_primitives::{Address, B256, Log, U256};
-use alloy_rlp::{RlpDecodable, RlpEncodable};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 
@@ -13,7 +13,21 @@ use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 pub struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) reads: Vec<Read>,
+    /// The memory's counters before each of the reads; none of an outcome from elsewhere.
+    pub(crate) marks: Vec<Mark>,
+    /// How often storage had been wiped before the first of them.
+    pub(crate) wipe_count: u32,
+    /// Nothing before it could change any more when it ran, and no reads were noted.
+    pub(crate) is_final: bool,
     pub(crate) writes: Writes,
+}
+
+impl Outcome {
+    /// One that was computed with another memory.
+    pub(crate) fn from_elsewhere(ran: Ran, reads: Vec<Read>, writes: Writes) -> Self {
+        let verdict = Verdict::Ran(ran);
+        Self { verdict, reads, marks: Vec::new(), wipe_count: 0, is_final: false, writes }
+    }
 }
 
 /// How it ended.
@@ -26,7 +40,7 @@ pub(crate) enum Verdict {
 }
 
 /// What a receipt is made of.
-#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
     pub(crate) success: bool,
     pub(crate) gas_used: u64,
@@ -38,6 +52,9 @@ pub(crate) struct Ran {
 pub(crate) enum Read {
     /// Balance, nonce and code hash.
     Account(Address, Option<Account>),
+    /// That the account is there with this code hash and at least this balance: nothing else was looked
+    /// at, neither by the transaction nor to see whether it may pay.
+    Shape(Address, B256, U256),
     /// Only that the account has no code; whatever its balance may be.
     Codeless(Address),
     /// A storage slot.
@@ -51,14 +68,14 @@ pub(crate) enum Read {
 pub(crate) struct Writes {
     /// Final values; in no order, each account once.
     pub(crate) accounts: Vec<AccountDiff>,
-    /// Additions to balances that were not read, on top of `accounts`.
-    pub(crate) credits: Vec<Credit>,
+    /// What was added to and taken from balances that were not looked at, on top of `accounts`.
+    pub(crate) differences: Vec<Difference>,
     pub(crate) codes: Vec<(B256, Bytecode)>,
 }
 
-/// Wei for an account, whatever it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
-pub(crate) struct Credit {
+/// Wei for an account, whatever it has; modulo 2^256 where it is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
     pub(crate) address: Address,
     pub(crate) wei: U256,
 }

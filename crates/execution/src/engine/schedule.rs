@@ -1,30 +1,39 @@
 //! Who runs what when.
 //!
-//! Threads claim transactions in block order and run them on whatever the memory shows at their place,
-//! finished or not. The *frontier* is the first transaction that is not final. Whoever finishes a
-//! transaction tries to move it: everything before it is final, so an outcome whose reads still hold there
-//! is final too, and one whose reads do not is run again on the spot, once, with a final result. No thread
-//! ever waits for another: if one is at the frontier, the rest go on running ahead.
+//! Threads claim transactions, nearly in block order (see [`claims`](super::claims)), and run them on whatever
+//! the memory shows at their place, finished or not. The *frontier* is the first transaction that is not final.
+//! Whoever finishes a transaction tries to move it: everything before it is final, so an outcome whose reads
+//! still hold there is final too, and one whose reads do not is run again on the spot, once, with a final
+//! result. A transaction that is claimed when it is at the frontier already runs with a final result at
+//! once, and nothing is noted of what it reads: one hot contract runs as fast as a plain loop.
 //!
-//! When every second transaction has to run again, running ahead is a waste (one hot contract, one chain
-//! of payments): threads stop claiming and the frontier runs the rest of the block alone, untraced.
+//! No thread ever waits for another: one that finds nothing to run goes back to the pool, and one that finds
+//! more than it can run itself calls another.
 
 use super::{
-    executor::Executor,
+    claims::{Claim, Claims},
+    executor::{Executor, Way},
     memory::{Memory, Place},
-    outcome::{Outcome, Ran, Verdict, Writes},
+    outcome::{Outcome, Ran, Read, Verdict, Writes},
     stream::Stream,
 };
 use crate::{
-    DatabaseError, ExecutionError, build::Selection, late::Patience, runner::Refusal,
+    DatabaseError, ExecutionError,
+    build::{Selection, TX_GAS_MIN},
+    runner::Refusal,
     watchdog::Watchdog,
 };
 use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
+use rayon::Scope;
 use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::SeqCst},
+    Mutex, MutexGuard,
+    atomic::{
+        AtomicBool, AtomicU8, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+        fence,
+    },
 };
 
 /// Nobody has taken it.
@@ -33,9 +42,6 @@ const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
 /// Its outcome lies ready.
 const EXECUTED: u8 = 2;
-
-/// Transactions over which conflicts are counted.
-const WINDOW: usize = 64;
 
 /// The transactions of one block, underway.
 pub(crate) struct Schedule<'a, 's, S: StateReader> {
@@ -46,12 +52,13 @@ pub(crate) struct Schedule<'a, 's, S: StateReader> {
     /// Place of the first transaction.
     first: Place,
     entries: Vec<Entry>,
-    next: AtomicUsize,
-    /// No more running ahead.
-    alone: AtomicBool,
+    claims: Mutex<Claims>,
     frontier: Mutex<Frontier<'s>>,
     /// Copies of the frontier's, to look at without its lock.
+    reached: AtomicUsize,
     finished: AtomicBool,
+    /// No transaction fits into the block any more.
+    full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +82,6 @@ pub(crate) struct Frontier<'a> {
     pub(crate) seeds_kept: usize,
     pub(crate) executed_again: usize,
     seeded: Vec<bool>,
-    conflicts: usize,
 }
 
 /// The frontier's transaction at the moment of judgement.
@@ -94,6 +100,7 @@ pub(crate) struct Start<'a> {
     pub(crate) seeds: Vec<(usize, Outcome)>,
     pub(crate) stream: Option<Stream<'a>>,
     pub(crate) watchdog: Option<Watchdog>,
+    pub(crate) threads: usize,
 }
 
 impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
@@ -103,7 +110,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
-        Start { selection, seeds, stream, watchdog }: Start<'s>,
+        Start { selection, seeds, stream, watchdog, threads }: Start<'s>,
     ) -> Self {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
@@ -114,10 +121,13 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             if std::mem::replace(&mut seeded[index], true) {
                 continue;
             }
+            // Marks are of the memory in which it ran.
+            let seed = Outcome { marks: Vec::new(), is_final: false, ..seed };
             memory.publish(first + index as Place, &seed.writes);
             *entry.outcome.lock().expect(UNPOISONED) = Some(seed);
-            entry.status.store(EXECUTED, SeqCst);
+            entry.status.store(EXECUTED, Relaxed);
         }
+        let claims = Claims::new(transactions, &seeded, threads);
         let receipts = Vec::with_capacity(count);
         let frontier = Frontier { receipts, seeded, selection, stream, ..Frontier::default() };
         Self {
@@ -127,31 +137,51 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             transactions,
             first,
             entries,
-            next: AtomicUsize::new(0),
-            alone: AtomicBool::new(false),
+            claims: Mutex::new(claims),
             frontier: Mutex::new(frontier),
+            reached: AtomicUsize::new(0),
             finished: AtomicBool::new(false),
+            full: AtomicBool::new(false),
         }
     }
 
-    /// One thread's work: returns when nothing is left to claim.
-    pub(crate) fn work(&self) {
+    /// Runs all of it, on this thread and, with a scope, on others that it finds work for.
+    pub(crate) fn work<'scope>(&'scope self, scope: Option<&Scope<'scope>>) {
         let mut executor = Executor::new(self.memory, self.env.clone(), self.watchdog.clone());
-        self.advance(&mut executor);
-        while !self.alone.load(SeqCst) && !self.finished.load(SeqCst) {
-            let index = self.next.fetch_add(1, SeqCst);
-            let Some(entry) = self.entries.get(index) else { break };
-            if !entry.claim() {
-                continue;
-            }
-            let place = self.first + index as Place;
-            let outcome = executor.run(&self.transactions[index], place, true, Patience::Try);
-            self.memory.publish(place, &outcome.writes);
-            *entry.outcome.lock().expect(UNPOISONED) = Some(outcome);
-            entry.status.store(EXECUTED, SeqCst);
+        loop {
             self.advance(&mut executor);
+            if self.is_over() {
+                return;
+            }
+            // Last of all, this thread says that it goes: whoever changes what may run after that looks
+            // for work itself.
+            let Some(Claim { index, calls_help }) = self.claims().claim() else { return };
+            if let Some(scope) = scope.filter(|_| calls_help) {
+                scope.spawn(|scope| self.work(Some(scope)));
+            }
+            if self.entries[index].claim() {
+                self.execute(&mut executor, index);
+            }
+            self.claims().finish(index);
         }
-        self.advance(&mut executor);
+    }
+
+    fn execute(&self, executor: &mut Executor<'a, S>, index: usize) {
+        let place = self.first + index as Place;
+        let way = if self.reached.load(Acquire) == index { Way::Final } else { Way::Ahead };
+        let outcome = executor.run(&self.transactions[index], place, way);
+        self.memory.publish(place, &outcome.writes);
+        let entry = &self.entries[index];
+        *entry.outcome.lock().expect(UNPOISONED) = Some(outcome);
+        entry.status.store(EXECUTED, Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.full.load(Relaxed) || self.finished.load(Acquire)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().expect(UNPOISONED)
     }
 
     /// What came of the block, once all threads are done.
@@ -166,35 +196,39 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     /// has just finished: it looks again after it lets go.
     fn advance(&self, executor: &mut Executor<'a, S>) {
         loop {
+            // Either this thread gets the lock, or who holds it sees what this one has finished: without
+            // the fences (the other is below) both could miss.
+            fence(SeqCst);
             let Ok(mut frontier) = self.frontier.try_lock() else { return };
             while let Some(outcome) = self.take(frontier.index) {
                 self.settle(&mut frontier, executor, outcome);
             }
             let index = frontier.index;
             drop(frontier);
-            if self.finished.load(SeqCst) || !self.is_ready(index) {
+            fence(SeqCst);
+            if self.finished.load(Acquire) || !self.is_ready(index) {
                 return;
             }
         }
     }
 
     fn is_ready(&self, index: usize) -> bool {
-        self.entries.get(index).is_some_and(|entry| match entry.status.load(SeqCst) {
+        self.entries.get(index).is_some_and(|entry| match entry.status.load(Acquire) {
             EXECUTED => true,
-            IDLE => self.alone.load(SeqCst),
+            IDLE => self.full.load(Relaxed),
             _ => false,
         })
     }
 
-    /// The frontier's transaction, if it can be settled: `Some(None)` is one that nobody has run.
+    /// The frontier's transaction, if it can be settled: `Some(None)` is one that nobody will run.
     fn take(&self, index: usize) -> Option<Option<Outcome>> {
-        if self.finished.load(SeqCst) {
+        if self.finished.load(Relaxed) {
             return None;
         }
         let entry = self.entries.get(index)?;
-        match entry.status.load(SeqCst) {
+        match entry.status.load(Acquire) {
             EXECUTED => Some(entry.outcome.lock().expect(UNPOISONED).take()),
-            IDLE if self.alone.load(SeqCst) && entry.claim() => Some(None),
+            IDLE if self.full.load(Relaxed) && entry.claim() => Some(None),
             _ => None,
         }
     }
@@ -207,7 +241,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     ) {
         let index = frontier.index;
         let tx = &self.transactions[index];
-        let candidate = Candidate { index, tx, place: self.first + index as Place, outcome };
+        let mut candidate = Candidate { index, tx, place: self.first + index as Place, outcome };
         let available = self.env.block_env.gas_limit - frontier.gas_used;
         let admitted = frontier
             .selection
@@ -220,7 +254,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             self.retract(&candidate);
             self.refuse(frontier, &candidate, Refusal::Gas { available });
         } else {
-            match self.verdict(frontier, executor, &candidate) {
+            match self.verdict(frontier, executor, &mut candidate) {
                 Verdict::Ran(ran) => frontier.include(&candidate, ran),
                 Verdict::Refused(refusal) => self.refuse(frontier, &candidate, refusal),
             }
@@ -233,27 +267,32 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         &self,
         frontier: &mut Frontier<'s>,
         executor: &mut Executor<'a, S>,
-        candidate: &Candidate<'_>,
+        candidate: &mut Candidate<'_>,
     ) -> Verdict {
-        let Candidate { index, tx, place, outcome } = candidate;
-        if let Some(outcome) = outcome {
-            match self.holds(executor, outcome, *place) {
-                Ok(true) => {
-                    frontier.seeds_kept += usize::from(frontier.seeded[*index]);
-                    self.stream(frontier, *place, &outcome.writes);
-                    return outcome.verdict.clone();
+        let Candidate { index, tx, place, .. } = *candidate;
+        if let Some(outcome) = &candidate.outcome {
+            match self.judge(executor, outcome, place) {
+                Ok(Judgement::Holds) => {
+                    frontier.seeds_kept += usize::from(frontier.seeded[index]);
+                    self.stream(frontier, place, &outcome.writes);
+                    let outcome = candidate.outcome.take().expect("it was there above");
+                    return outcome.verdict;
                 }
-                Ok(false) => {
+                Ok(Judgement::Stale(writer)) => {
                     frontier.executed_again += 1;
-                    frontier.conflicts += 1;
+                    let mut claims = self.claims();
+                    claims.conflict(index, writer);
+                    claims.start(index);
+                    drop(claims);
                     self.retract(candidate);
                 }
                 Err(error) => return Verdict::Refused(Refusal::State(error)),
             }
         }
-        let outcome = executor.run(tx, *place, false, Patience::Wait);
-        self.memory.publish(*place, &outcome.writes);
-        self.stream(frontier, *place, &outcome.writes);
+        let outcome = executor.run(tx, place, Way::Final);
+        self.memory.publish(place, &outcome.writes);
+        self.claims().finish(index);
+        self.stream(frontier, place, &outcome.writes);
         outcome.verdict
     }
 
@@ -263,16 +302,34 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         }
     }
 
-    fn holds(
+    fn judge(
         &self,
         executor: &Executor<'a, S>,
         outcome: &Outcome,
         place: Place,
-    ) -> Result<bool, DatabaseError> {
+    ) -> Result<Judgement, DatabaseError> {
+        if outcome.is_final {
+            return Ok(Judgement::Holds);
+        }
+        if let Some(read) = executor.stale(outcome, place)? {
+            return Ok(Judgement::Stale(self.writer(read, place)));
+        }
         // What failed on a state that may never have been is tried again on one that is.
         let sound =
             matches!(outcome.verdict, Verdict::Ran(_) | Verdict::Refused(Refusal::Invalid(_)));
-        Ok(sound && executor.holds(&outcome.reads, place)?)
+        Ok(if sound { Judgement::Holds } else { Judgement::Stale(None) })
+    }
+
+    /// The transaction that changed what was read.
+    fn writer(&self, read: &Read, place: Place) -> Option<usize> {
+        let writer = match read {
+            Read::Slot(address, slot, _) => self.memory.slot_writer(*address, *slot, place),
+            Read::Account(address, _)
+            | Read::Shape(address, ..)
+            | Read::Codeless(address)
+            | Read::HasStorage(address, _) => self.memory.account_writer(*address, place),
+        };
+        writer?.checked_sub(self.first).map(|index| index as usize)
     }
 
     fn retract(&self, candidate: &Candidate<'_>) {
@@ -295,17 +352,23 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     fn step(&self, frontier: &mut Frontier<'s>) {
         if frontier.failure.is_none() {
             frontier.index += 1;
+            self.reached.store(frontier.index, Release);
+        }
+        let gas_left = self.env.block_env.gas_limit - frontier.gas_used;
+        if frontier.selection.is_some() && gas_left < TX_GAS_MIN {
+            self.full.store(true, Relaxed);
         }
         if frontier.failure.is_some() || frontier.index == self.transactions.len() {
-            self.finished.store(true, SeqCst);
-        }
-        if frontier.index.is_multiple_of(WINDOW) {
-            if frontier.conflicts * 2 > WINDOW {
-                self.alone.store(true, SeqCst);
-            }
-            frontier.conflicts = 0;
+            self.finished.store(true, Release);
         }
     }
+}
+
+/// Whether an outcome may stay.
+enum Judgement {
+    Holds,
+    /// And who changed what it read, if that is known.
+    Stale(Option<usize>),
 }
 
 impl Frontier<'_> {
@@ -328,6 +391,6 @@ const UNPOISONED: &str = "nothing panics under this lock";
 
 impl Entry {
     fn claim(&self) -> bool {
-        self.status.compare_exchange(IDLE, RUNNING, SeqCst, SeqCst).is_ok()
+        self.status.compare_exchange(IDLE, RUNNING, AcqRel, Acquire).is_ok()
     }
 }

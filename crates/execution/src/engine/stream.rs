@@ -69,10 +69,10 @@ impl<'a> Stream<'a> {
             dirty.slots.extend(write.storage.iter().map(|change| change.slot));
             self.len += 1 + write.storage.len();
         }
-        for credit in &writes.credits {
-            self.dirty.entry(credit.address).or_default();
+        for difference in &writes.differences {
+            self.dirty.entry(difference.address).or_default();
         }
-        self.len += writes.credits.len();
+        self.len += writes.differences.len();
     }
 
     /// Hands on what was written before `place`. Nothing goes out of a block that may have to start anew.

@@ -1,7 +1,8 @@
 //! The memory as the EVM reads it at one place of the block.
 
 use super::{
-    memory::{Memory, Place},
+    balances::Balances,
+    memory::{Mark, Memory, Place},
     outcome::{Read, Writes},
 };
 use crate::{
@@ -27,6 +28,9 @@ pub(crate) struct View<'a, S> {
     pub(crate) place: Place,
     /// What was read since it was last taken; stays empty where nobody asks.
     pub(crate) reads: Vec<Read>,
+    /// The memory's counters before each read.
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) balances: Balances,
     /// Whether to note reads.
     pub(crate) traced: bool,
     /// What to do when the parent's hash is asked for and not there.
@@ -44,6 +48,8 @@ impl<'a, S: StateReader> View<'a, S> {
             memory,
             place,
             reads: Vec::new(),
+            marks: Vec::new(),
+            balances: Balances::default(),
             traced: false,
             patience: Patience::Wait,
             watch,
@@ -54,32 +60,47 @@ impl<'a, S: StateReader> View<'a, S> {
 
     /// The account, noted as read.
     pub(crate) fn account(&mut self, address: Address) -> Result<Option<Account>, DatabaseError> {
+        self.mark(|memory| memory.account_mark(address));
         let account = self.memory.account(address, self.place);
         let account = self.noting(account)?;
-        if self.traced {
-            self.reads.push(Read::Account(address, account));
-        }
+        self.note(Read::Account(address, account));
         Ok(account)
     }
 
     /// Whether the account has no code; only a yes is noted.
     pub(crate) fn is_codeless(&mut self, address: Address) -> Result<bool, DatabaseError> {
+        let mark = self.memory.account_mark(address);
         let has_code = self.memory.has_code(address, self.place);
         let codeless = !self.noting(has_code)?;
-        if self.traced && codeless {
-            self.reads.push(Read::Codeless(address));
+        if codeless {
+            self.mark(|_| mark);
+            self.note(Read::Codeless(address));
         }
         Ok(codeless)
     }
 
     /// Whether an account without nonce and code has storage, noted as read.
     fn has_storage(&mut self, address: Address) -> Result<bool, DatabaseError> {
+        self.mark(|memory| memory.account_mark(address));
         let has_storage = self.memory.has_storage(address, self.place);
         let has_storage = self.noting(has_storage)?;
-        if self.traced {
-            self.reads.push(Read::HasStorage(address, has_storage));
-        }
+        self.note(Read::HasStorage(address, has_storage));
         Ok(has_storage)
+    }
+
+    /// Takes the counters of what is read next; each call is followed by one of [`Self::note`], or the
+    /// transaction fails.
+    fn mark(&mut self, mark: impl FnOnce(&Memory<S>) -> Mark) {
+        if self.traced {
+            let mark = mark(self.memory);
+            self.marks.push(mark);
+        }
+    }
+
+    fn note(&mut self, read: Read) {
+        if self.traced {
+            self.reads.push(read);
+        }
     }
 
     fn noting<T>(&mut self, result: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
@@ -111,13 +132,12 @@ impl<S: StateReader> Database for View<'_, S> {
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
+        self.mark(|memory| memory.slot_mark(address, slot));
         let value = self.memory.slot(address, slot, self.place);
         let value =
             value.and_then(|value| self.memory.parent().resolve(address, value, self.patience));
         let value = self.noting(value)?;
-        if self.traced {
-            self.reads.push(Read::Slot(address, slot, value));
-        }
+        self.note(Read::Slot(address, slot, value));
         Ok(value)
     }
 
@@ -134,6 +154,10 @@ impl<S: StateReader> Database for View<'_, S> {
 impl<S: StateReader> BlockDatabase for View<'_, S> {
     fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    fn balances(&mut self) -> Option<&mut Balances> {
+        Some(&mut self.balances)
     }
 
     fn is_late(&self) -> bool {

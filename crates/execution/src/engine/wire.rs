@@ -1,176 +1,50 @@
 //! Outcomes as bytes, for the way from an executor to the leader.
 //!
-//! A version byte, then an RLP list of outcomes: the same outcomes give the same bytes. Refused transactions are left out: the leader runs what
-//! it has no outcome of.
+//! A version byte, then an RLP list: the addresses and the long words (slots, topics, values, code hashes) that
+//! the outcomes name, each once, and the outcomes, which name them by their place in those lists. Most of an
+//! outcome is names that it shares with itself (a slot is read, written and derived from a topic) and with
+//! its neighbours (a token, its code, its event). Values are exact: an outcome may stay only where every
+//! read would give the same again, and a shortened value could say so wrongly.
+//!
+//! The same outcomes give the same bytes. Refused transactions are left out: the leader runs what it has no
+//! outcome of.
 
-use super::outcome::{Credit, Outcome, Ran, Read, Verdict, Writes};
-use crate::database::bytecode;
-use alloy_primitives::{Address, Bytes, U256, keccak256};
-use alloy_rlp::{BufMut, Decodable, Encodable, Header, RlpDecodable, RlpEncodable};
-use blockraft_primitives::{AccountChange, AccountDiff};
+mod decode;
+mod encode;
+
+pub use decode::{OutcomesError, decode_outcomes};
+pub use encode::encode_outcomes;
 
 /// Version of the encoding; another one is refused.
-pub const OUTCOMES_VERSION: u8 = 2;
+pub const OUTCOMES_VERSION: u8 = 3;
 
-/// Bytes that are no outcomes.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum OutcomesError {
-    /// Written by another version, or nothing there.
-    #[error("outcomes version {got:?} is not supported, expected {OUTCOMES_VERSION}")]
-    Version {
-        /// Version found.
-        got: Option<u8>,
-    },
-    /// Not the RLP that this version writes.
-    #[error("outcomes do not decode: {0}")]
-    Rlp(#[from] alloy_rlp::Error),
-}
+/// Kinds of reads, of changes of an account, and signs of differences, as they are written.
+mod kind {
+    pub(super) const ABSENT: u8 = 0;
+    pub(super) const ACCOUNT: u8 = 1;
+    pub(super) const CODELESS: u8 = 2;
+    pub(super) const SLOT: u8 = 3;
+    pub(super) const NO_STORAGE: u8 = 4;
+    pub(super) const STORAGE: u8 = 5;
+    pub(super) const SHAPE: u8 = 6;
 
-#[derive(RlpEncodable, RlpDecodable)]
-struct WireOutcome {
-    index: u64,
-    ran: Ran,
-    reads: Vec<Read>,
-    accounts: Vec<AccountDiff>,
-    credits: Vec<Credit>,
-    codes: Vec<Bytes>,
-}
+    pub(super) const UNCHANGED: u8 = 0;
+    pub(super) const DELETED: u8 = 1;
+    pub(super) const SET: u8 = 2;
 
-/// Encodes outcomes with the indices of their transactions.
-pub fn encode_outcomes(outcomes: &[(usize, Outcome)]) -> Vec<u8> {
-    let outcomes: Vec<WireOutcome> = outcomes
-        .iter()
-        .filter_map(|(index, outcome)| {
-            let Verdict::Ran(ran) = &outcome.verdict else { return None };
-            let mut codes = outcome.writes.codes.clone();
-            codes.sort_unstable_by_key(|(hash, _)| *hash);
-            Some(WireOutcome {
-                index: *index as u64,
-                ran: ran.clone(),
-                reads: outcome.reads.clone(),
-                accounts: sorted(&outcome.writes.accounts),
-                credits: outcome.writes.credits.clone(),
-                codes: codes.into_iter().map(|(_, code)| code.original_bytes()).collect(),
-            })
-        })
-        .collect();
-    let mut bytes = vec![OUTCOMES_VERSION];
-    outcomes.encode(&mut bytes);
-    bytes
-}
-
-/// In the order of addresses and slots: revm's maps have none.
-fn sorted(accounts: &[AccountDiff]) -> Vec<AccountDiff> {
-    let mut accounts = accounts.to_vec();
-    accounts.sort_unstable_by_key(|account| account.address);
-    for account in &mut accounts {
-        account.storage.sort_unstable_by_key(|change| change.slot);
-    }
-    accounts
-}
-
-/// The inverse of [`encode_outcomes`].
-pub fn decode_outcomes(bytes: &[u8]) -> Result<Vec<(usize, Outcome)>, OutcomesError> {
-    let Some((&OUTCOMES_VERSION, mut rlp)) = bytes.split_first() else {
-        return Err(OutcomesError::Version { got: bytes.first().copied() });
-    };
-    let outcomes = Vec::<WireOutcome>::decode(&mut rlp)?;
-    if !rlp.is_empty() {
-        return Err(alloy_rlp::Error::UnexpectedLength.into());
-    }
-    Ok(outcomes.into_iter().map(WireOutcome::into_outcome).collect())
-}
-
-impl WireOutcome {
-    fn into_outcome(self) -> (usize, Outcome) {
-        let codes = self.codes.into_iter().map(|code| (keccak256(&code), bytecode(code)));
-        let writes =
-            Writes { accounts: self.accounts, credits: self.credits, codes: codes.collect() };
-        let outcome = Outcome { verdict: Verdict::Ran(self.ran), reads: self.reads, writes };
-        (self.index as usize, outcome)
-    }
-}
-
-/// RLP: `[address, account]` with the account as [`AccountChange`] writes it, `[address]` of one without
-/// code, `[address, slot, value]`, and `[address, 0 or 1]` of whether it has storage.
-impl Encodable for Read {
-    fn encode(&self, out: &mut dyn BufMut) {
-        Header { list: true, payload_length: self.payload_length() }.encode(out);
-        match self {
-            Self::Account(address, account) => {
-                address.encode(out);
-                change_of(account).encode(out);
-            }
-            Self::Codeless(address) => address.encode(out),
-            Self::Slot(address, slot, value) => {
-                address.encode(out);
-                slot.encode(out);
-                value.encode(out);
-            }
-            Self::HasStorage(address, has_storage) => {
-                address.encode(out);
-                has_storage.encode(out);
-            }
-        }
-    }
-
-    fn length(&self) -> usize {
-        let payload_length = self.payload_length();
-        payload_length + alloy_rlp::length_of_length(payload_length)
-    }
-}
-
-impl Decodable for Read {
-    fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
-        let mut fields = Header::decode_bytes(buf, true)?;
-        let address = Address::decode(&mut fields)?;
-        let Some(first) = fields.first() else { return Ok(Self::Codeless(address)) };
-        let read = if *first >= alloy_rlp::EMPTY_LIST_CODE {
-            match AccountChange::decode(&mut fields)? {
-                AccountChange::Set(account) => Self::Account(address, Some(account)),
-                AccountChange::Deleted => Self::Account(address, None),
-                AccountChange::Unchanged => {
-                    return Err(alloy_rlp::Error::Custom("a read account is there or not"));
-                }
-            }
-        } else {
-            let slot = U256::decode(&mut fields)?;
-            match (fields.is_empty(), slot) {
-                (true, U256::ZERO) => Self::HasStorage(address, false),
-                (true, U256::ONE) => Self::HasStorage(address, true),
-                (true, _) => {
-                    return Err(alloy_rlp::Error::Custom("an account has storage or not"));
-                }
-                (false, slot) => Self::Slot(address, slot, U256::decode(&mut fields)?),
-            }
-        };
-        if !fields.is_empty() {
-            return Err(alloy_rlp::Error::UnexpectedLength);
-        }
-        Ok(read)
-    }
-}
-
-impl Read {
-    fn payload_length(&self) -> usize {
-        match self {
-            Self::Account(address, account) => address.length() + change_of(account).length(),
-            Self::Codeless(address) => address.length(),
-            Self::Slot(address, slot, value) => address.length() + slot.length() + value.length(),
-            Self::HasStorage(address, has_storage) => address.length() + has_storage.length(),
-        }
-    }
-}
-
-fn change_of(account: &Option<blockraft_primitives::Account>) -> AccountChange {
-    account.map_or(AccountChange::Deleted, AccountChange::Set)
+    pub(super) const ADDED: u8 = 0;
+    pub(super) const TAKEN: u8 = 1;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy_primitives::{Log, LogData, bytes};
-    use blockraft_primitives::{Account, SlotChange};
+    use crate::{
+        database::bytecode,
+        engine::outcome::{Difference, Outcome, Ran, Read, Writes},
+    };
+    use alloy_primitives::{Address, Log, LogData, U256, bytes, keccak256};
+    use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
 
     fn outcomes() -> Vec<(usize, Outcome)> {
         let address = Address::repeat_byte;
@@ -180,39 +54,37 @@ mod tests {
             address: address(0xc0),
             data: LogData::new_unchecked(vec![keccak256("topic")], bytes!("0102")),
         };
-        let call = Outcome {
-            verdict: Verdict::Ran(Ran { success: true, gas_used: 30_000, logs: vec![log] }),
-            reads: vec![
+        let call = Outcome::from_elsewhere(
+            Ran { success: true, gas_used: 30_000, logs: vec![log] },
+            vec![
                 Read::Account(address(1), Some(account)),
                 Read::Account(address(2), None),
                 Read::Codeless(address(3)),
                 Read::Slot(address(4), U256::from(5), U256::from(6)),
                 Read::HasStorage(address(5), true),
                 Read::HasStorage(address(6), false),
+                Read::Shape(address(7), keccak256(&code), U256::from(8)),
             ],
-            writes: Writes {
+            Writes {
                 accounts: vec![AccountDiff {
                     address: address(1),
                     change: AccountChange::Set(Account { code_hash: keccak256(&code), ..account }),
                     storage_wiped: true,
                     storage: vec![SlotChange { slot: U256::from(5), value: U256::from(7) }],
                 }],
-                credits: vec![Credit { address: address(9), wei: U256::from(21_000) }],
+                differences: vec![Difference { address: address(9), wei: U256::from(21_000) }],
                 codes: vec![(keccak256(&code), bytecode(code))],
             },
-        };
-        let revert = Outcome {
-            verdict: Verdict::Ran(Ran { success: false, gas_used: 21_000, logs: vec![] }),
-            reads: vec![],
-            writes: Writes::default(),
-        };
+        );
+        let reverted = Ran { success: false, gas_used: 21_000, logs: vec![] };
+        let revert = Outcome::from_elsewhere(reverted, vec![], Writes::default());
         vec![(4, call), (700, revert)]
     }
 
     #[test]
-    fn bytes_are_those_of_version_2() {
+    fn bytes_are_those_of_version_3() {
         let bytes = alloy_primitives::hex::encode(encode_outcomes(&outcomes()));
-        assert_eq!(bytes, include_str!("../../testdata/outcomes-v2.hex").trim());
+        assert_eq!(bytes, include_str!("../../testdata/outcomes-v3.hex").trim());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, Bytes, U256, address, bytes};
 
 /// Code, and what it does. An argument is the first word of the call's data.
-pub(crate) const CONTRACTS: [(Address, Bytes); 19] = [
+pub(crate) const CONTRACTS: [(Address, Bytes); 20] = [
     // Adds one to slot 0: hot.
     (address!("0000000000000000000000000000000000c00001"), bytes!("5f546001015f5500")),
     // Adds one to the caller's slot: independent.
@@ -66,6 +66,11 @@ pub(crate) const CONTRACTS: [(Address, Bytes); 19] = [
             "365f5f375f5f365f5f730000000000000000000000000000000000c000125af1505f5f365f5f730000000000000000000000000000000000c0000b5af15f5500"
         ),
     ),
+    // Pays the caller 400 wei while it can, and logs whether it could.
+    (
+        address!("0000000000000000000000000000000000c00014"),
+        bytes!("5f5f5f5f610190335af15f5260205fa000"),
+    ),
 ];
 
 /// Places in [`CONTRACTS`].
@@ -73,6 +78,7 @@ pub(crate) const COUNTER: usize = 0;
 pub(crate) const FACTORY: usize = 6;
 pub(crate) const TOKEN: usize = 10;
 pub(crate) const POOL: usize = 17;
+pub(crate) const PAYER: usize = 19;
 
 /// What [`CONTRACTS`] creates at [`FACTORY`]: a contract that self-destructs when it is called.
 pub(crate) const CHILD_CREATION_CODE: Bytes = bytes!("6133ff6000526002601ef3");

@@ -2,7 +2,7 @@
 
 use crate::{
     chain::{CHAIN_ID, Chain, ETHER, FEE_RECIPIENT, GWEI, call, from, user},
-    contracts::{CHILD_CREATION_CODE, CONTRACTS, COUNTER, FACTORY, POOL, TOKEN},
+    contracts::{CHILD_CREATION_CODE, CONTRACTS, COUNTER, FACTORY, PAYER, POOL, TOKEN},
 };
 use alloy_consensus::{TxEip1559, TxEip2930, TxEip7702, TxLegacy};
 use alloy_eips::{
@@ -99,8 +99,8 @@ impl<'a> Generator<'a> {
                 Family::Hubs => self.hub(),
                 Family::Chains => self.funded_sender(),
                 Family::FeeRecipient => self.fee_recipient(),
-                Family::Balances => self.one_of(&[2, 3, 13], Self::hub),
-                Family::Hot => self.calls(&[COUNTER, TOKEN]),
+                Family::Balances => self.one_of(&[2, 3, 13, PAYER], Self::hub),
+                Family::Hot => self.calls(&[COUNTER, TOKEN, PAYER]),
                 Family::Token => self.token(),
                 Family::Pool => self.calls(&[POOL]),
                 Family::Nested => self.calls(&[4, 5, 18]),
