@@ -11,6 +11,7 @@
 //! and diff are those of [`execute_block`](crate::execute_block). Blocks on which that is not worth
 //! arguing (before EIP-161, or on made-up states with empty accounts or absurd balances) are given to it.
 
+mod access_list;
 mod balances;
 mod claims;
 mod executor;
@@ -38,8 +39,9 @@ use crate::{
     system::{after_transactions, before_transactions},
     watchdog::{Watch, Watchdog},
 };
+use access_list::{AccessList, Location};
 use alloy_consensus::{Header, Sealed, Transaction as _};
-use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal};
+use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal, eip7928::BlockAccessList};
 use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::{Executor, Way};
@@ -120,6 +122,9 @@ pub struct Means<'a> {
     pub parent: Option<LateParent>,
     /// Ends transactions that run for too long.
     pub watchdog: Option<Watchdog>,
+    /// Filled with what the block looks at and changes (EIP-7928). Costs notes of every read. Left as it is
+    /// where the engine leaves a block to serial execution: before EIP-161 and on made-up states.
+    pub access_list: Option<&'a mut BlockAccessList>,
 }
 
 impl Means<'_> {
@@ -240,7 +245,9 @@ pub fn build_with<S: StateReader>(
 /// one thread does faster than several can share them out.
 fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
     let heavy = || transactions.iter().filter(|tx| !tx.input().is_empty() || tx.is_create());
-    means.seeds.is_empty() && (means.threads < 2 || heavy().count() * 8 < transactions.len())
+    means.access_list.is_none()
+        && means.seeds.is_empty()
+        && (means.threads < 2 || heavy().count() * 8 < transactions.len())
 }
 
 /// Runs a block serially and hands its diff on in one piece. Where chunks went out already, they are those
@@ -277,7 +284,7 @@ fn run<'a, S: StateReader>(
     means: Means<'a>,
 ) -> Result<Run<'a>, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
-    let Means { threads, seeds, sink, watchdog, .. } = means;
+    let Means { threads, seeds, sink, watchdog, access_list: wanted, .. } = means;
     let mut stream = sink.map(Stream::new);
     let env = evm_env(spec, header);
     if env.cfg_env.spec < SpecId::SPURIOUS_DRAGON || env.cfg_env.spec >= SpecId::AMSTERDAM {
@@ -286,9 +293,11 @@ fn run<'a, S: StateReader>(
     // Tips do not read it, but whether it is irregular must be known.
     memory.account(header.beneficiary, 0)?;
     let before = memory.parent().header_for_calls(header, memory.reader())?;
+    let mut access_list = wanted.is_some().then(|| AccessList::new(header.beneficiary));
     let calls = system(&memory, &env, 0, |evm| before_transactions(spec, evm, &before))?;
     note(&mut stream, &calls.committed);
-    let start = Start { selection, seeds, stream, watchdog, threads };
+    calls.list(&mut access_list, &memory, 0, 0)?;
+    let start = Start { selection, seeds, stream, access_list, watchdog, threads };
     let schedule = Schedule::new(&memory, &env, transactions, FIRST, start);
     if threads < 2 {
         schedule.work(None);
@@ -308,11 +317,15 @@ fn run<'a, S: StateReader>(
         after_transactions(spec, evm, &receipts, ommers, withdrawals)
     })?;
     note(&mut frontier.stream, &calls.committed);
+    calls.list(&mut frontier.access_list, &memory, last, receipts.len() as u64 + 1)?;
     if let Some(stream) = &mut frontier.stream {
         stream.flush(&memory, Place::MAX)?;
     }
     if memory.is_irregular() {
         return Ok(Run::Unfit(frontier.stream));
+    }
+    if let (Some(list), Some(wanted)) = (frontier.access_list.take(), wanted) {
+        *wanted = list.finish(&memory)?;
     }
     let late = memory.parent().is_late();
     let finished = Finished {
@@ -371,6 +384,25 @@ type SystemEvm<'a, S> = EthEvm<View<'a, S>, NoOpInspector, PrecompilesMap>;
 struct Calls<T> {
     value: T,
     committed: Vec<Writes>,
+    loaded: Vec<Vec<Location>>,
+}
+
+impl<T> Calls<T> {
+    /// Puts what was committed from `place` on into a list, all with one index.
+    fn list<S: StateReader>(
+        &self,
+        list: &mut Option<AccessList>,
+        memory: &Memory<S>,
+        place: Place,
+        index: u64,
+    ) -> Result<(), ExecutionError> {
+        let Some(list) = list else { return Ok(()) };
+        let commits = self.loaded.iter().zip(&self.committed);
+        for (place, (loaded, writes)) in (place..).zip(commits) {
+            list.add(memory, place, index, loaded.iter().copied(), writes)?;
+        }
+        Ok(())
+    }
 }
 
 /// Runs system calls from `place` on.
@@ -380,12 +412,17 @@ fn system<'a, S: StateReader, T>(
     place: Place,
     calls: impl FnOnce(&mut SystemEvm<'a, S>) -> Result<T, BlockExecutionError>,
 ) -> Result<Calls<T>, ExecutionError> {
-    let mut evm = new_evm(View::new(memory, place, Watch::default()), env.clone());
+    let view = View { traced: true, ..View::new(memory, place, Watch::default()) };
+    let mut evm = new_evm(view, env.clone());
     let result = calls(&mut evm);
     let view = evm.db_mut();
     match (view.failure.take(), result) {
         (Some(failure), _) => Err(ExecutionError::State(failure)),
-        (None, Ok(value)) => Ok(Calls { value, committed: std::mem::take(&mut view.committed) }),
+        (None, Ok(value)) => Ok(Calls {
+            value,
+            committed: std::mem::take(&mut view.committed),
+            loaded: std::mem::take(&mut view.loaded),
+        }),
         (None, Err(error)) => Err(ExecutionError::System(error)),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! **Door**: [`build_block`] turns ordered candidates into a block, and [`execute_block`] runs a given one,
 //! both serially; [`build()`] and [`execute`] do the same on many threads and with outcomes that other
-//! machines computed ([`execute_share`]); [`evm_env`] and [`StateDatabase`] serve calls that change nothing
-//! (`eth_call`).
+//! machines computed ([`execute_share`]), and [`Means`] gathers what a block looked at (EIP-7928) on the way;
+//! [`evm_env`] and [`StateDatabase`] serve calls that change nothing (`eth_call`).
 //!
 //! **Invariants**: pure: no clock, no randomness, no file, no await; same parent state, attributes and
 //! candidates give the same block, bit for bit, on any number of threads; [`execute_block`] takes no short

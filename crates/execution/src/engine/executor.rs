@@ -15,7 +15,7 @@ use crate::{
 };
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
-use alloy_primitives::{KECCAK256_EMPTY, U256};
+use alloy_primitives::{Address, KECCAK256_EMPTY, U256};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
 use revm::{
     ExecuteEvm,
@@ -28,6 +28,7 @@ use revm::{
     inspector::NoOpInspector,
     interpreter::interpreter::EthInterpreter,
     primitives::hardfork::SpecId,
+    state::EvmState,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -194,6 +195,7 @@ impl<'a, S: StateReader> Executor<'a, S> {
         let fee_recipient = self.rules.fee_recipient();
         // Who self-destructs in the transaction that tips it takes the tip along.
         let gone = state.get(&fee_recipient).is_some_and(|a| a.is_selfdestructed());
+        self.note_unasked(&state);
         let mut writes = Writes::from_evm(state);
         writes.differences = differences;
         let tip = self.tip(tx, gas_used);
@@ -202,6 +204,32 @@ impl<'a, S: StateReader> Executor<'a, S> {
         }
         let success = result.is_success();
         Ok((Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes))
+    }
+
+    /// revm does not ask for the slots of a contract that it creates, or tries to: nothing is created where
+    /// storage is. They are noted here.
+    fn note_unasked(&mut self, state: &EvmState) {
+        let view = self.view();
+        if !view.traced {
+            return;
+        }
+        let asked = view.reads.iter().filter(|read| matches!(read, Read::Slot(..))).count();
+        if asked == state.values().map(|account| account.storage.len()).sum::<usize>() {
+            return;
+        }
+        let is_asked = |address, slot| {
+            let mut reads = view.reads.iter();
+            reads.any(|read| matches!(read, Read::Slot(a, s, _) if *a == address && *s == slot))
+        };
+        let mut unasked: Vec<(Address, U256)> = Vec::new();
+        for (address, account) in state {
+            let slots = account.storage.keys().filter(|slot| !is_asked(*address, **slot));
+            unasked.extend(slots.map(|slot| (*address, *slot)));
+        }
+        // Executors that agree say the same bytes.
+        unasked.sort_unstable();
+        let zero = |(address, slot)| Read::Slot(address, slot, U256::ZERO);
+        view.reads.extend(unasked.into_iter().map(zero));
     }
 
     fn transfer(

@@ -11,6 +11,7 @@
 //! more than it can run itself calls another.
 
 use super::{
+    access_list::AccessList,
     claims::{Claim, Claims},
     executor::{Executor, Way},
     memory::{Memory, Place},
@@ -48,6 +49,8 @@ pub(crate) struct Schedule<'a, 's, S: StateReader> {
     memory: &'a Memory<S>,
     env: &'a EvmEnv,
     watchdog: Option<Watchdog>,
+    /// Whether somebody wants to know what was read.
+    listed: bool,
     transactions: &'a [Transaction],
     /// Place of the first transaction.
     first: Place,
@@ -79,6 +82,8 @@ pub(crate) struct Frontier<'a> {
     pub(crate) failure: Option<ExecutionError>,
     /// Hands on what is final.
     pub(crate) stream: Option<Stream<'a>>,
+    /// Gathers what is final.
+    pub(crate) access_list: Option<AccessList>,
     pub(crate) seeds_kept: usize,
     pub(crate) executed_again: usize,
     seeded: Vec<bool>,
@@ -99,6 +104,7 @@ pub(crate) struct Start<'a> {
     pub(crate) selection: Option<Selection>,
     pub(crate) seeds: Vec<(usize, Outcome)>,
     pub(crate) stream: Option<Stream<'a>>,
+    pub(crate) access_list: Option<AccessList>,
     pub(crate) watchdog: Option<Watchdog>,
     pub(crate) threads: usize,
 }
@@ -110,7 +116,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
-        Start { selection, seeds, stream, watchdog, threads }: Start<'s>,
+        Start { selection, seeds, stream, access_list, watchdog, threads }: Start<'s>,
     ) -> Self {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
@@ -128,12 +134,15 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             entry.status.store(EXECUTED, Relaxed);
         }
         let claims = Claims::new(transactions, &seeded, threads);
+        let listed = access_list.is_some();
         let receipts = Vec::with_capacity(count);
-        let frontier = Frontier { receipts, seeded, selection, stream, ..Frontier::default() };
+        let frontier =
+            Frontier { receipts, seeded, selection, stream, access_list, ..Frontier::default() };
         Self {
             memory,
             env,
             watchdog,
+            listed,
             transactions,
             first,
             entries,
@@ -168,7 +177,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
 
     fn execute(&self, executor: &mut Executor<'a, S>, index: usize) {
         let place = self.first + index as Place;
-        let way = if self.reached.load(Acquire) == index { Way::Final } else { Way::Ahead };
+        let is_final = self.reached.load(Acquire) == index;
+        let way = if is_final { self.final_way() } else { Way::Ahead };
         let outcome = executor.run(&self.transactions[index], place, way);
         self.memory.publish(place, &outcome.writes);
         let entry = &self.entries[index];
@@ -274,9 +284,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             match self.judge(executor, outcome, place) {
                 Ok(Judgement::Holds) => {
                     frontier.seeds_kept += usize::from(frontier.seeded[index]);
-                    self.stream(frontier, place, &outcome.writes);
                     let outcome = candidate.outcome.take().expect("it was there above");
-                    return outcome.verdict;
+                    return self.hand_on(frontier, place, outcome);
                 }
                 Ok(Judgement::Stale(writer)) => {
                     frontier.executed_again += 1;
@@ -289,10 +298,28 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
                 Err(error) => return Verdict::Refused(Refusal::State(error)),
             }
         }
-        let outcome = executor.run(tx, place, Way::Final);
+        let outcome = executor.run(tx, place, self.final_way());
         self.memory.publish(place, &outcome.writes);
         self.claims().finish(index);
+        self.hand_on(frontier, place, outcome)
+    }
+
+    /// How to run what will not run again.
+    fn final_way(&self) -> Way {
+        if self.listed { Way::Share } else { Way::Final }
+    }
+
+    /// Hands a final outcome on to whoever takes more of it than its verdict.
+    fn hand_on(&self, frontier: &mut Frontier<'s>, place: Place, outcome: Outcome) -> Verdict {
         self.stream(frontier, place, &outcome.writes);
+        if let Some(list) = &mut frontier.access_list
+            && matches!(outcome.verdict, Verdict::Ran(_))
+        {
+            let index = frontier.receipts.len();
+            if let Err(error) = list.add_transaction(self.memory, place, index, &outcome) {
+                return Verdict::Refused(Refusal::State(error));
+            }
+        }
         outcome.verdict
     }
 

@@ -1,6 +1,7 @@
 //! The memory as the EVM reads it at one place of the block.
 
 use super::{
+    access_list::{Location, loaded},
     balances::Balances,
     memory::{Mark, Memory, Place},
     outcome::{Read, Writes},
@@ -38,6 +39,8 @@ pub(crate) struct View<'a, S> {
     pub(crate) watch: Watch,
     /// What was committed, in order.
     pub(crate) committed: Vec<Writes>,
+    /// What was loaded for each of these; only noted if `traced`.
+    pub(crate) loaded: Vec<Vec<Location>>,
     /// The first failure of the parent state's reader.
     pub(crate) failure: Option<DatabaseError>,
 }
@@ -54,6 +57,7 @@ impl<'a, S: StateReader> View<'a, S> {
             patience: Patience::Wait,
             watch,
             committed: Vec::new(),
+            loaded: Vec::new(),
             failure: None,
         }
     }
@@ -176,6 +180,9 @@ impl<S: StateReader> BlockDatabase for View<'_, S> {
 
 impl<S: StateReader> DatabaseCommit for View<'_, S> {
     fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        if self.traced {
+            self.loaded.push(loaded(&changes));
+        }
         let writes = Writes::from_evm(changes);
         self.memory.publish(self.place, &writes);
         self.committed.push(writes);

@@ -1,11 +1,13 @@
 //! The engine equals the oracle: on generated blocks, with any threads, executors and faults.
 
 use crate::{
+    access_list_tests,
     chain::{Chain, call, from, osaka, rules_of, user},
     contracts::deploy,
     generator::{FAMILIES, Generator, attributes},
 };
 use alloy_consensus::{Header, Sealed};
+use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, bytes, keccak256};
 use blockraft_execution::{
     BlockAttributes, BlockInput, BuildInput, BuiltBlock, LateParent, LateValues, Means, Outcome,
@@ -180,8 +182,13 @@ fn check_means(
             let parent_of_it = merged.then_some(late);
             let input = if merged { &late_input } else { input };
             let sink: &mut (dyn FnMut(StateDiff) + Send) = &mut sink;
-            let means =
-                Means { threads, seeds, sink: Some(sink), parent: parent_of_it, watchdog: None };
+            let means = Means {
+                threads,
+                seeds,
+                sink: Some(sink),
+                parent: parent_of_it,
+                ..Means::default()
+            };
             execute_with(input, parent, means).unwrap().block
         });
         assert_eq!(block.diff, *expected, "{threads} threads");
@@ -277,6 +284,9 @@ fn chain_of(seed: u64, pool: &rayon::ThreadPool, stats: &mut Stats) {
         let check = || {
             stats.again += check(&mut rng, &input, &parent);
             check_build(&mut rng, &to_build, &parent, &block);
+            if chain.spec.is_spurious_dragon_active_at_block(block.header.number) {
+                access_list_tests::check(&mut rng, &input, &parent);
+            }
         };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(check)));
         let number = block.header.number;

@@ -6,6 +6,7 @@
     reason = "all of this is tests, helpers included; clippy sees that only of functions marked so"
 )]
 
+mod access_list_tests;
 mod blockchain_tests;
 mod build_tests;
 mod chain;

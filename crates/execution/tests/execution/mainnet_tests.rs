@@ -1,7 +1,7 @@
 //! Real mainnet blocks, Frontier to Cancun: gas used, receipts root and bloom are the header's, and the
 //! engine agrees with the oracle in everything. There are no proofs for them, so no state roots.
 
-use crate::{engine_tests, fixtures::json_of};
+use crate::{access_list_tests, engine_tests, fixtures::json_of};
 use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use blockraft_execution::{BlockInput, execute_block};
@@ -115,7 +115,11 @@ fn mainnet_blocks_give_their_receipts_roots() {
         let executed = executed.unwrap_or_else(|error| panic!("block {}: {error}", header.number));
         executed.diff.assert_sorted();
         pool.install(|| {
-            engine_tests::check(&mut SmallRng::seed_from_u64(header.number), &input, &state)
+            let mut rng = SmallRng::seed_from_u64(header.number);
+            engine_tests::check(&mut rng, &input, &state);
+            if header.number >= SPURIOUS_DRAGON {
+                access_list_tests::check(&mut rng, &input, &state);
+            }
         });
         blocks += 1;
         transactions += txs.len();
