@@ -68,6 +68,66 @@ pub(crate) struct ChainArgs {
     /// Keeps the chain here across restarts; a new place is made and printed when absent.
     #[arg(long, env = "BLOCKRAFT_DATADIR")]
     pub(crate) datadir: Option<PathBuf>,
+    /// Blocks below the head whose state can be read back, or `full` for all.
+    #[arg(long, env = "BLOCKRAFT_HISTORY", default_value = "full", value_parser = parse_history)]
+    pub(crate) history: History,
+}
+
+/// How many blocks below the head keep a state that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "HistoryValue", into = "HistoryValue")]
+pub(crate) enum History {
+    /// All of them.
+    Full,
+    /// So many.
+    Blocks(u64),
+}
+
+impl History {
+    pub(crate) fn blocks(self) -> u64 {
+        match self {
+            Self::Full => u64::MAX,
+            Self::Blocks(blocks) => blocks,
+        }
+    }
+}
+
+/// As a TOML file has it: a number, or `"full"`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum HistoryValue {
+    Blocks(u64),
+    Word(String),
+}
+
+impl TryFrom<HistoryValue> for History {
+    type Error = String;
+
+    fn try_from(value: HistoryValue) -> Result<Self, String> {
+        match value {
+            HistoryValue::Blocks(blocks) => Ok(Self::Blocks(blocks)),
+            HistoryValue::Word(word) => parse_history(&word),
+        }
+    }
+}
+
+impl From<History> for HistoryValue {
+    fn from(history: History) -> Self {
+        match history {
+            History::Full => Self::Word("full".to_owned()),
+            History::Blocks(blocks) => Self::Blocks(blocks),
+        }
+    }
+}
+
+fn parse_history(text: &str) -> Result<History, String> {
+    match text {
+        "full" => Ok(History::Full),
+        number => number
+            .parse()
+            .map(History::Blocks)
+            .map_err(|_| format!("`{text}` is neither `full` nor a number of blocks")),
+    }
 }
 
 /// A block interval in milliseconds.
@@ -247,9 +307,9 @@ pub(crate) struct NodeArgs {
     /// Log entries that stay behind a snapshot, for members that lag a little.
     #[arg(long, env = "BLOCKRAFT_RAFT_LOG_ENTRIES_KEPT")]
     pub(crate) raft_log_entries_kept: Option<u64>,
-    /// Blocks whose state can be read back.
-    #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
-    pub(crate) history_blocks: Option<u64>,
+    /// Blocks below the head whose state can be read back, or `full` for all; 100,000 when absent.
+    #[arg(long, env = "BLOCKRAFT_HISTORY", value_parser = parse_history)]
+    pub(crate) history: Option<History>,
     /// Memory that the state trie may hold, MiB; all of it stays in memory when absent.
     #[arg(long, env = "BLOCKRAFT_TRIE_MEMORY", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) trie_memory: Option<u32>,
@@ -478,7 +538,7 @@ impl NodeArgs {
             raft_election_ms: self.raft_election_ms.or(file.raft_election_ms),
             raft_snapshot_entries: self.raft_snapshot_entries.or(file.raft_snapshot_entries),
             raft_log_entries_kept: self.raft_log_entries_kept.or(file.raft_log_entries_kept),
-            history_blocks: self.history_blocks.or(file.history_blocks),
+            history: self.history.or(file.history),
             trie_memory: self.trie_memory.or(file.trie_memory),
             trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
             threads: self.threads.or(file.threads),
@@ -514,6 +574,24 @@ mod tests {
         let member = MemberArg { id: 2, raft_addr: "a:1".into(), rpc_addr: "a:2".into() };
         assert_eq!(merged.members, Some(vec![member.clone()]));
         assert_eq!(parse_member("2=a:1/a:2"), Ok(member));
+    }
+
+    #[test]
+    fn the_history_is_full_or_a_number_of_blocks() {
+        for (text, history) in [("\"full\"", History::Full), ("128", History::Blocks(128))] {
+            let file: NodeArgs = toml::from_str(&format!("history = {text}\n")).unwrap();
+            assert_eq!(NodeArgs::default().over(file).history, Some(history));
+            assert_eq!(parse_history(text.trim_matches('"')), Ok(history));
+            let table = toml::Table::from_iter([(
+                "history".to_owned(),
+                toml::Value::try_from(history).unwrap(),
+            )]);
+            assert_eq!(toml::to_string(&table).unwrap(), format!("history = {text}\n"));
+        }
+        assert_eq!((History::Full.blocks(), History::Blocks(7).blocks()), (u64::MAX, 7));
+        for text in ["history = \"all\"", "history = -1", "history = true"] {
+            assert!(toml::from_str::<NodeArgs>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         raft_election_ms: blockraft_node::RAFT_ELECTION_MS,
         snapshot_entry_interval: limits::SNAPSHOT_ENTRY_INTERVAL,
         log_entries_kept: limits::LOG_ENTRIES_KEPT,
-        history_blocks: Some(u64::MAX),
+        history_blocks: Some(args.chain.history.blocks()),
         trie_memory_bytes: None,
         trie_checkpoint: false,
         threads: None,

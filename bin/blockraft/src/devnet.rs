@@ -3,7 +3,7 @@
 use crate::{
     accounts,
     banner::{self, Banner, RunningNode},
-    cli::{AuthRpcArgs, DEFAULT_CLUSTER_NAME, DevnetArgs, MemberArg},
+    cli::{AuthRpcArgs, DEFAULT_CLUSTER_NAME, DevnetArgs, History, MemberArg},
     dev::datadir_or_fresh,
     engine_api, init,
     node::runtime,
@@ -48,6 +48,7 @@ struct Plan {
     accounts: Vec<accounts::DevAccount>,
     mnemonic: String,
     nodes: Vec<PlannedNode>,
+    history: History,
 }
 
 struct PlannedNode {
@@ -82,7 +83,13 @@ impl Plan {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { genesis, accounts, mnemonic: args.chain.mnemonic.clone(), nodes })
+        Ok(Self {
+            genesis,
+            accounts,
+            mnemonic: args.chain.mnemonic.clone(),
+            nodes,
+            history: args.chain.history,
+        })
     }
 }
 
@@ -96,6 +103,7 @@ struct ConfigFile<'a> {
     rpc_addr: SocketAddr,
     /// Seconds. The data directory may have been made with another one.
     block_time: f64,
+    history: History,
     members: Vec<MemberArg>,
     authrpc: &'a AuthRpcArgs,
 }
@@ -112,6 +120,7 @@ fn write_config(node: &PlannedNode, plan: &Plan) -> anyhow::Result<()> {
         raft_addr: node.raft_addr,
         rpc_addr: node.rpc_addr,
         block_time: plan.genesis.options.block_time_ms as f64 / 1000.0,
+        history: plan.history,
         members: plan.nodes.iter().map(member).collect(),
         authrpc: &node.authrpc,
     };

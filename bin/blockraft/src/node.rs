@@ -1,7 +1,7 @@
 //! `blockraft node`: one member of a cluster.
 
 use crate::{
-    cli::{DEFAULT_CLUSTER_NAME, MemberArg, NodeArgs},
+    cli::{DEFAULT_CLUSTER_NAME, History, MemberArg, NodeArgs},
     datadir, engine_api, init, output, ports, signals,
 };
 use anyhow::Context;
@@ -121,7 +121,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
             .raft_snapshot_entries
             .unwrap_or(limits::SNAPSHOT_ENTRY_INTERVAL),
         log_entries_kept: args.raft_log_entries_kept.unwrap_or(limits::LOG_ENTRIES_KEPT),
-        history_blocks: args.history_blocks,
+        history_blocks: args.history.map(History::blocks),
         trie_memory_bytes: args.trie_memory.map(|mib| mib as usize * (1 << 20)),
         trie_checkpoint: args.trie_checkpoint.unwrap_or(false),
         threads: args.threads.map(usize::from),

@@ -76,7 +76,7 @@ pub enum NodeError {
     Genesis(#[from] blockraft_primitives::GenesisError),
     /// A chain that a consensus client drives keeps the states that it may go back to.
     #[error(
-        "history-blocks {got} is too little for a chain that a consensus client drives, at least {expected} are needed"
+        "a history of {got} blocks is too little for a chain that a consensus client drives, at least {expected} are needed"
     )]
     ShortHistory {
         /// Blocks configured.

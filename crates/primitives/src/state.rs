@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The history before this block was pruned.
-    #[error("missing trie node: state of block {requested} is pruned, the oldest kept is {oldest}")]
+    #[error("historical state of block {requested} is not available, the oldest is {oldest}")]
     Pruned {
         /// The block asked for.
         requested: u64,

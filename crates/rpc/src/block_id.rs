@@ -11,7 +11,7 @@ use crate::{
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::B256;
-use blockraft_primitives::SealedBlock;
+use blockraft_primitives::{SealedBlock, StateError};
 use blockraft_storage::StateView;
 use std::sync::Arc;
 
@@ -76,7 +76,10 @@ impl Api {
                 BlockId::Number(_) => RpcError::header_not_found(),
             });
         };
-        let view = self.store.view(header.number)?;
+        let view = self.store.view(header.number).map_err(|error| match error {
+            StateError::Pruned { .. } => RpcError::pruned_state(&header.state_root),
+            error => error.into(),
+        })?;
         Ok(StateAt { header, view })
     }
 }

@@ -72,6 +72,11 @@ impl RpcError {
         Self::server("header not found")
     }
 
+    /// geth's answer where a block is known and its state was let go.
+    pub(crate) fn pruned_state(root: &B256) -> Self {
+        Self::server(format!("historical state {} is not available", hex::encode(root)))
+    }
+
     /// A call that reverted: code 3, the decoded reason, and the returned bytes.
     pub(crate) fn revert(output: &Bytes) -> Self {
         let message = match revert_reason(output) {
