@@ -14,14 +14,16 @@ use nix::time::ClockId;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{hint::black_box, path::Path};
 
-const ACCOUNTS: usize = 10_000;
-/// Accounts that a block changes: each of them so often that its history has three lists.
+const ACCOUNTS: usize = 100_000;
+/// Accounts that a block changes: over 100,000 blocks each of them twenty times.
 const CHANGED_A_BLOCK: usize = 20;
 /// An account that every block changes.
 const HOT: usize = ACCOUNTS;
 const LOGS_A_BLOCK: usize = 8;
 /// Contracts that emit logs.
 const EMITTERS: usize = 500;
+/// Accounts that logs name.
+const HOLDERS: usize = 10_000;
 const BLOCKS_A_PERSIST: u64 = 1_000;
 const READS: usize = 20_000;
 const ROUNDS: usize = 11;
@@ -65,7 +67,7 @@ fn build(chain: &mut BenchChain, blocks: u64) -> anyhow::Result<()> {
 
 fn log(rng: &mut SmallRng) -> Log {
     let emitter = rng.random_range(0..EMITTERS);
-    let topics = vec![topic(emitter % 7), topic(rng.random_range(0..ACCOUNTS))];
+    let topics = vec![topic(emitter % 7), topic(rng.random_range(0..HOLDERS))];
     let data = Bytes::copy_from_slice(&rng.random::<[u8; 32]>());
     Log { address: address(emitter), data: LogData::new_unchecked(topics, data) }
 }
@@ -131,7 +133,7 @@ fn logs(store: &Store, blocks: u64, report: &mut Report) -> anyhow::Result<()> {
             let mut topics = <[Vec<_>; 4]>::default();
             let mut addresses = Vec::new();
             match by_topic {
-                true => topics[1].push(topic(rng.random_range(0..ACCOUNTS))),
+                true => topics[1].push(topic(rng.random_range(0..HOLDERS))),
                 false => addresses.push(address(rng.random_range(0..EMITTERS))),
             }
             let query = whole(addresses, topics);

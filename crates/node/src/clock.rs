@@ -79,6 +79,11 @@ impl Stopwatch {
         Self(std::time::Instant::now())
     }
 
+    /// The time since the start.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
     /// Nanoseconds since the start.
     pub(crate) fn elapsed_ns(self) -> u64 {
         self.0.elapsed().as_nanos() as u64

@@ -84,6 +84,9 @@ pub enum NodeError {
         /// Blocks needed.
         expected: u64,
     },
+    /// What the scrub found, where no other member can lead.
+    #[error("the state on disk is damaged: {0}: run `blockraft db repair`")]
+    StateDamaged(String),
     /// The address for other nodes.
     #[error("cannot listen for other nodes on {address}: {source}")]
     Listen {

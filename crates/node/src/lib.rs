@@ -10,7 +10,8 @@
 //! *producer* is the task that leads when Raft says so; the *gateway* is the task that takes
 //! transactions from clients; the *engine* is the task that a consensus client talks to, on chains whose
 //! blocks come from one; the *executor* is the task that runs units of work for whoever leads, and the
-//! *distributor* is that leader's way to it; the *data plane* is what nodes say to one another beside Raft.
+//! *distributor* is that leader's way to it; the *data plane* is what nodes say to one another beside Raft;
+//! the *scrub* reads the state on disk again, for damage.
 
 mod application;
 mod chain;
@@ -29,6 +30,7 @@ mod past_trie;
 mod persister;
 mod producer;
 mod reading;
+mod scrub;
 mod status;
 mod telemetry;
 mod timeline;

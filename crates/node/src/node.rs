@@ -13,7 +13,9 @@ use crate::{
     gateway::Gateway,
     persister::Persistence,
     producer::{Producer, ProducerHandle},
-    reading, status, telemetry,
+    reading,
+    scrub::{Pace, Scrub},
+    status, telemetry,
     trie_start::TrieOptions,
 };
 use alloy_primitives::{Address, U256};
@@ -59,6 +61,7 @@ pub struct Node {
     persistence: Arc<Persistence>,
     persister: Option<std::thread::JoinHandle<()>>,
     persister_failed: Option<oneshot::Receiver<NodeError>>,
+    scrub_failed: oneshot::Receiver<NodeError>,
     node_id: NodeId,
     read_only: bool,
 }
@@ -140,7 +143,18 @@ impl Node {
         } else {
             spawner.tasks.spawn(until_stopped(gateway.run(submitted), spawner.clone()));
         }
-        let cluster = publish_status(&raft, &spawner);
+        let (fault, faults) = watch::channel(None);
+        let cluster = publish_status(&raft, faults, &spawner);
+        let (failed, scrub_failed) = oneshot::channel();
+        let scrub = Scrub {
+            chain: chain.clone(),
+            raft: raft.clone(),
+            spawner: spawner.clone(),
+            pace: Pace::default(),
+            fault,
+            failed,
+        };
+        spawner.tasks.spawn(scrub.run());
         let context = rpc_context(&chain, node_id, submissions, cluster);
         let mut rpc_config = rpc_config(&config, metrics);
         rpc_config.finality = driven.then(|| chain.finality.subscribe());
@@ -165,6 +179,7 @@ impl Node {
             persistence,
             persister: Some(persister),
             persister_failed: Some(persister_failed),
+            scrub_failed,
             node_id,
             read_only,
         })
@@ -199,6 +214,7 @@ impl Node {
         tokio::select! {
             error = self.raft.failed() => NodeError::RaftFailed(error),
             error = persister => error.unwrap_or(NodeError::TaskEnded("persister thread")),
+            Ok(error) = &mut self.scrub_failed => error,
         }
     }
 
@@ -436,17 +452,27 @@ fn prove(
     })
 }
 
-/// Keeps the RPC server's and the metrics' view of Raft fresh.
-fn publish_status(raft: &RaftNode, spawner: &Spawner) -> watch::Receiver<ClusterStatus> {
+/// Keeps the RPC server's and the metrics' view of Raft, and of this node's health, fresh.
+fn publish_status(
+    raft: &RaftNode,
+    mut faults: watch::Receiver<Option<String>>,
+    spawner: &Spawner,
+) -> watch::Receiver<ClusterStatus> {
     let mut raft_status: watch::Receiver<RaftStatus> = raft.status();
-    let first = status::cluster_status(&raft_status.borrow());
+    let first = status::cluster_status(&raft_status.borrow(), None);
     let (sender, receiver) = watch::channel(first);
     let stop = spawner.stop.clone();
     spawner.tasks.spawn(async move {
         let follow = async {
-            while raft_status.changed().await.is_ok() {
+            loop {
+                tokio::select! {
+                    changed = raft_status.changed() => if changed.is_err() { return },
+                    // Without a sender nothing can be wrong any more.
+                    Ok(()) = faults.changed() => {}
+                }
                 let now = raft_status.borrow_and_update().clone();
-                sender.send_replace(status::cluster_status(&now));
+                let fault = faults.borrow_and_update().clone();
+                sender.send_replace(status::cluster_status(&now, fault));
             }
         };
         // Stopped or without a source: either way it ends.

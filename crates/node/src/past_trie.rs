@@ -81,7 +81,8 @@ impl PastTries {
     }
 }
 
-fn subtrie(store: &Store, prefix: u8, number: u64) -> Result<BuiltSubtrie, NodeError> {
+/// A partition built from the flat state as it was after a block that is on disk.
+pub(crate) fn subtrie(store: &Store, prefix: u8, number: u64) -> Result<BuiltSubtrie, NodeError> {
     let mut builder = SubtrieBuilder::new(prefix);
     let mut refused = None;
     store.for_each_account_at(prefix, number, &mut |hashed_address, account, storage| {

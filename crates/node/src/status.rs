@@ -3,8 +3,8 @@
 use blockraft_raft::RaftStatus;
 use blockraft_rpc::{ClusterStatus, MemberStatus, Role};
 
-/// Raft's status in the words of `blockraft_status`.
-pub(crate) fn cluster_status(raft: &RaftStatus) -> ClusterStatus {
+/// Raft's status, and what is wrong with this node, in the words of `blockraft_status`.
+pub(crate) fn cluster_status(raft: &RaftStatus, fault: Option<String>) -> ClusterStatus {
     ClusterStatus {
         node_id: raft.id,
         role: role(raft.role),
@@ -24,6 +24,7 @@ pub(crate) fn cluster_status(raft: &RaftStatus) -> ClusterStatus {
                 matched: m.matched_index,
             })
             .collect(),
+        fault,
     }
 }
 

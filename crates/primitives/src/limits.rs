@@ -121,6 +121,8 @@ pub const RPC_WS_BUFFER_LEN_MAX: u32 = 1024;
 pub const RPC_GAS_CAP: u64 = 50_000_000;
 /// Time that an `eth_call` may take, milliseconds (geth: 5 s).
 pub const RPC_EVM_TIMEOUT_MS: u64 = 5_000;
+/// Time that any other read may take, milliseconds; none keeps one database snapshot for so long.
+pub const RPC_READ_TIMEOUT_MS: u64 = 30_000;
 /// Blocks that one `eth_getLogs` may span.
 pub const RPC_LOGS_BLOCK_RANGE_MAX: u64 = 100_000;
 /// Logs that one `eth_getLogs` may return.

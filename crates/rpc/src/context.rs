@@ -184,6 +184,9 @@ pub struct ClusterStatus {
     pub applied_index: u64,
     /// All members, by id.
     pub members: Vec<MemberStatus>,
+    /// What is wrong with this node itself, if anything is: it then does not lead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Committed entries that a ready node may still have to apply.
@@ -197,7 +200,7 @@ impl ClusterStatus {
 
     /// Why a balancer should not send clients here; empty when the node is ready (`GET /readyz`).
     pub fn unready_reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<String> = self.fault.iter().cloned().collect();
         if self.leader.is_none() {
             reasons.push("no leader is known".to_owned());
         }

@@ -1,7 +1,7 @@
 //! JSON-RPC errors with the codes and texts of geth, which client libraries look for.
 
 use crate::{ProofError, SubmitError};
-use alloy_primitives::{Bytes, hex};
+use alloy_primitives::{B256, Bytes, hex};
 use blockraft_primitives::StateError;
 use blockraft_storage::StorageError;
 use jsonrpsee::types::ErrorObjectOwned;

@@ -7,6 +7,7 @@ use crate::{
     errors::{RpcError, RpcResult},
     eth::logs::filter_argument,
     registry::Registry,
+    workers::Cancel,
 };
 use alloy_primitives::{B128, B256, U128};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log, Transaction as RpcTransaction};
@@ -16,7 +17,7 @@ use blockraft_primitives::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::{
     sync::broadcast::{self, error::TryRecvError},
     time::Instant,
@@ -35,11 +36,11 @@ pub(crate) fn register(registry: &mut Registry) {
         let id: U128 = args.required(0)?;
         Ok(api.filters.0.lock().remove(&id).is_some())
     });
-    registry.read("eth_getFilterChanges", 1, changes);
-    registry.read("eth_getFilterLogs", 1, |api, args| {
+    registry.long_read("eth_getFilterChanges", 1, changes);
+    registry.long_read("eth_getFilterLogs", 1, |api, args, cancel| {
         let id: U128 = args.required(0)?;
         match api.poll(id)? {
-            Poll::Logs { filter, .. } => api.logs(&filter),
+            Poll::Logs { filter, .. } => api.logs(&filter, cancel),
             Poll::Blocks { .. } | Poll::Pending { .. } => Err(not_found()),
         }
     });
@@ -118,11 +119,11 @@ impl Api {
     }
 }
 
-fn changes(api: &Api, args: &Args) -> RpcResult<Changes> {
+fn changes(api: &Api, args: &Args, cancel: &Cancel) -> RpcResult<Changes> {
     let id: U128 = args.required(0)?;
     let head = api.store.head().number;
     let changes = match api.poll(id)? {
-        Poll::Logs { filter, from } => Changes::Logs(new_logs(api, &filter, from, head)?),
+        Poll::Logs { filter, from } => Changes::Logs(new_logs(api, &filter, from..=head, cancel)?),
         Poll::Blocks { from } => {
             let headers = (from..=head).map(|number| api.store.header(number));
             let hashes: Result<Vec<Option<B256>>, _> =
@@ -142,8 +143,14 @@ fn changes(api: &Api, args: &Args) -> RpcResult<Changes> {
     Ok(changes)
 }
 
-/// Logs of blocks `from` to `head`, as far as the filter's own range goes.
-fn new_logs(api: &Api, filter: &Filter, from: u64, head: u64) -> RpcResult<Vec<Log>> {
+/// Logs of a range of blocks up to the head, as far as the filter's own range goes.
+fn new_logs(
+    api: &Api,
+    filter: &Filter,
+    blocks: RangeInclusive<u64>,
+    cancel: &Cancel,
+) -> RpcResult<Vec<Log>> {
+    let (from, head) = blocks.into_inner();
     let FilterBlockOption::Range { from_block, to_block } = filter.block_option else {
         return Ok(Vec::new());
     };
@@ -155,7 +162,7 @@ fn new_logs(api: &Api, filter: &Filter, from: u64, head: u64) -> RpcResult<Vec<L
     if first > last {
         return Ok(Vec::new());
     }
-    api.logs_between(filter, first, last)
+    api.logs_between(filter, first, last, cancel)
 }
 
 /// All that has arrived; what was lost because nobody asked for too long is passed over.

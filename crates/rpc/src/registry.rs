@@ -60,6 +60,18 @@ impl Registry {
         });
     }
 
+    /// A method that reads from the store for as long as it is asked to, but not without end.
+    pub(crate) fn long_read<T, F>(&mut self, name: &'static str, arg_count_max: usize, method: F)
+    where
+        T: Serialize,
+        F: Fn(&Api, &Args, &Cancel) -> RpcResult<T> + Copy + Send + Sync + 'static,
+    {
+        self.wait(name, arg_count_max, move |api, args| async move {
+            let reader = api.clone();
+            api.workers.long_read(move |cancel| json(&method(&reader, &args, cancel)?)).await
+        });
+    }
+
     /// A method that runs the EVM or the trie, on a worker thread, for a limited time.
     pub(crate) fn call<T, F>(&mut self, name: &'static str, arg_count_max: usize, method: F)
     where

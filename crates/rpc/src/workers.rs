@@ -1,7 +1,7 @@
 //! Blocking work, off the async threads: MDBX reads and EVM runs enter here and nowhere else.
 
-use crate::errors::{INTERNAL, RpcError, RpcResult};
-use blockraft_primitives::limits::RPC_EVM_TIMEOUT_MS;
+use crate::errors::{INTERNAL, RpcError, RpcResult, UNAVAILABLE};
+use blockraft_primitives::limits::{RPC_EVM_TIMEOUT_MS, RPC_READ_TIMEOUT_MS};
 use std::{
     sync::{
         Arc,
@@ -48,12 +48,21 @@ impl Workers {
         }
     }
 
-    /// Runs a read.
+    /// Runs a read that is short, whatever is asked for.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
-        self.run(&self.reads, work).await
+        self.long_read(|_| work()).await
+    }
+
+    /// Runs a read that may take long and looks at its [`Cancel`]. It takes a database snapshot for each
+    /// block, so that none is kept long.
+    pub(crate) async fn long_read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> RpcResult<T> + Send + 'static,
+    ) -> RpcResult<T> {
+        self.within(RPC_READ_TIMEOUT_MS, &self.reads, work, read_timed_out).await
     }
 
     /// Runs something that may take long and looks at its [`Cancel`]; answers geth's text when the time
@@ -62,11 +71,20 @@ impl Workers {
         &self,
         work: impl FnOnce(&Cancel) -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
+        self.within(RPC_EVM_TIMEOUT_MS, &self.calls, work, timed_out).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        timeout_ms: u64,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce(&Cancel) -> RpcResult<T> + Send + 'static,
+        timed_out: fn() -> RpcError,
+    ) -> RpcResult<T> {
         let cancel = Cancel::default();
         let _guard = CancelOnDrop(cancel.clone());
-        let limit = Duration::from_millis(RPC_EVM_TIMEOUT_MS);
-        let run = self.run(&self.calls, move || work(&cancel));
-        match tokio::time::timeout(limit, run).await {
+        let run = self.run(permits, move || work(&cancel));
+        match tokio::time::timeout(Duration::from_millis(timeout_ms), run).await {
             Ok(result) => result,
             Err(_) => Err(timed_out()),
         }
@@ -96,6 +114,11 @@ impl Workers {
     }
 }
 
+/// geth's code and text for a request that took too long.
+pub(crate) fn read_timed_out() -> RpcError {
+    RpcError::new(UNAVAILABLE, "request timed out")
+}
+
 /// geth's text.
 pub(crate) fn timed_out() -> RpcError {
     let seconds = RPC_EVM_TIMEOUT_MS / 1000;
@@ -123,6 +146,23 @@ mod tests {
         heard.await.expect("the work ends");
         // And its thread is free again.
         assert!(workers.call(|_| Ok(7)).await.is_ok_and(|answer| answer == 7));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_takes_too_long_is_answered_and_ends() {
+        let workers = Workers::new(Handle::current(), 1, 1);
+        let (stopped, heard) = oneshot::channel();
+        let work = move |cancel: &Cancel| {
+            while !cancel.is_set() {
+                std::hint::spin_loop();
+            }
+            let _nobody_listens = stopped.send(());
+            Ok(())
+        };
+        let read = workers.within(5, &workers.reads, work, read_timed_out).await;
+        let error = jsonrpsee::types::ErrorObjectOwned::from(read.expect_err("timed out"));
+        assert_eq!((error.code(), error.message()), (-32002, "request timed out"));
+        heard.await.expect("the work ends");
     }
 
     #[tokio::test]

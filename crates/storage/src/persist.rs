@@ -109,8 +109,9 @@ impl Database {
             live.backlog.keys -= block.diff.key_count();
         }
         drop(live);
+        // All that is not above the head on disk goes with the first of these that names it.
         for block in steps.iter().filter_map(|step| step.block.as_ref()) {
-            self.overlay.remove(block.block.number(), &block.diff);
+            self.overlay.remove(meta.head.0, &block.diff);
         }
         self.recent.write().shrink(meta.head.0);
         *self.durable.write() = meta;

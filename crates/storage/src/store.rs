@@ -1,11 +1,11 @@
 //! An open data directory: the door of this crate.
 
 use crate::{
-    AccountVisitor, AppliedStep, Backlog, Identity, LogQuery, Persisted, RaftLog, SnapshotFile,
-    StateView, StorageError, StoreOptions, TransactionLocation,
+    AccountVisitor, AppliedStep, Backlog, Damage, Identity, LogQuery, Persisted, RaftLog,
+    SnapshotFile, StateView, StorageError, StoreOptions, TransactionLocation,
     database::Database,
     datadir::{DataDir, DirLock, write_file},
-    shard::hash_address,
+    shard::{hash_address, shard_of},
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::{B256, U256};
@@ -272,6 +272,23 @@ impl Store {
         visit: &mut dyn FnMut(B256, U256),
     ) -> Result<(), StorageError> {
         self.database().shard(&account).slots_between(&account, &from, &to, visit)
+    }
+
+    /// Records of one partition of the flat state that cannot be what was written, as far as one record by
+    /// itself tells.
+    pub fn damaged_records(&self, partition: u8) -> Vec<Damage> {
+        let database = self.database();
+        let mut damage = Vec::new();
+        let shard = &database.shards[self.shard_of(partition)];
+        shard.scan_partition(partition, &mut |_, _, _| {}, &mut damage);
+        damage
+    }
+
+    /// The shard that holds a partition.
+    pub fn shard_of(&self, partition: u8) -> usize {
+        let mut hashed = B256::ZERO;
+        hashed[0] = partition;
+        shard_of(&hashed, self.database().shards.len())
     }
 
     /// The hashed addresses of accounts that changed and are not on disk as they are in memory; perhaps

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests of real processes read clocks")]
 
 mod bad_input;
+mod damage;
 mod distributed;
 mod engine_api;
 mod failover;

@@ -16,7 +16,7 @@ use blockraft_primitives::{
     AccountChange, AccountDiff, DiffIndex, DiffLayer, SlotChange, StateDiff, StateError,
     StateReader, WithDiffs,
 };
-use blockraft_trie::StateTrie;
+use blockraft_trie::{StateTrie, SubtrieRoot};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{collections::VecDeque, sync::Arc};
 
@@ -199,6 +199,17 @@ impl Chain {
         missing.iter().try_for_each(|block| out.push(&block.diff))?;
         out.whole = true;
         Ok(out)
+    }
+
+    /// The roots of all subtries of the trie as it stands, and number and hash of the block that this is
+    /// after: the head, or a block of this node's that may or may not come back committed.
+    pub(crate) fn subtrie_roots(&self) -> Result<(u64, B256, Vec<SubtrieRoot>), NodeError> {
+        let mut at_head = self.trie.lock();
+        let head = self.store.head();
+        let hash = at_head.ahead.back().map_or(head.hash(), |ahead| ahead.hash);
+        let number = head.number + at_head.ahead.len() as u64;
+        let trie = at_head.trie()?;
+        Ok((number, hash, (0..=u8::MAX).map(|prefix| trie.subtrie_root(prefix)).collect()))
     }
 
     /// Builds the trie of the head anew.

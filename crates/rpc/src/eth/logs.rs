@@ -6,6 +6,7 @@ use crate::{
     convert,
     errors::{RpcError, RpcResult},
     registry::Registry,
+    workers::{Cancel, read_timed_out},
 };
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
@@ -16,7 +17,9 @@ use blockraft_primitives::{
 use blockraft_storage::LogQuery;
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.read("eth_getLogs", 1, |api, args| api.logs(&filter_argument(args, 0)?));
+    registry.long_read("eth_getLogs", 1, |api, args, cancel| {
+        api.logs(&filter_argument(args, 0)?, cancel)
+    });
 }
 
 /// The filter at `index`, checked for size.
@@ -40,7 +43,7 @@ pub(crate) fn check_size(filter: &Filter) -> RpcResult<()> {
 
 impl Api {
     /// The logs that match, in the order of the chain.
-    pub(crate) fn logs(&self, filter: &Filter) -> RpcResult<Vec<Log>> {
+    pub(crate) fn logs(&self, filter: &Filter, cancel: &Cancel) -> RpcResult<Vec<Log>> {
         match filter.block_option {
             FilterBlockOption::AtBlockHash(hash) => {
                 let block = self.block(hash.into())?;
@@ -58,13 +61,19 @@ impl Api {
                     let text = "block range extends beyond current head block";
                     return Err(RpcError::invalid_params(text));
                 }
-                self.logs_between(filter, from, to.min(head))
+                self.logs_between(filter, from, to.min(head), cancel)
             }
         }
     }
 
     /// The logs that match in blocks `from` to `to`, which exist.
-    pub(crate) fn logs_between(&self, filter: &Filter, from: u64, to: u64) -> RpcResult<Vec<Log>> {
+    pub(crate) fn logs_between(
+        &self,
+        filter: &Filter,
+        from: u64,
+        to: u64,
+        cancel: &Cancel,
+    ) -> RpcResult<Vec<Log>> {
         if to - from >= RPC_LOGS_BLOCK_RANGE_MAX {
             let fits = from + RPC_LOGS_BLOCK_RANGE_MAX - 1;
             let text = format!(
@@ -74,6 +83,9 @@ impl Api {
         }
         let mut logs = Vec::new();
         for number in self.store.blocks_with_logs(&query(filter, from, to))? {
+            if cancel.is_set() {
+                return Err(read_timed_out());
+            }
             let Some(block) = self.store.block(number)? else { continue };
             logs.extend(matching(filter, &block));
             // One block is always answered whole.

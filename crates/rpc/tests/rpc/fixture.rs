@@ -15,7 +15,7 @@ use blockraft_rpc::{
     AccountProof, ClusterStatus, MemberStatus, ProofError, Role, RpcConfig, RpcContext, RpcServer,
     RpcServerError, RunningRpc, SlotProof, StageTimes, Submission, SubmitError, TxTimeline,
 };
-use blockraft_storage::{AppliedStep, Identity, StorageError, Store, init};
+use blockraft_storage::{AppliedStep, Identity, StorageError, Store, StoreOptions, init};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use tokio::{
@@ -72,10 +72,25 @@ pub(crate) async fn node_of(
     genesis: &ClusterGenesis,
     configure: impl FnOnce(&mut RpcConfig),
 ) -> Node {
+    start(genesis, StoreOptions::default(), configure).await
+}
+
+/// A node that keeps the state of so many blocks below the head.
+pub(crate) async fn node_with_history(history_blocks: u64) -> Node {
+    let genesis = ClusterGenesis::from_json(include_str!("../../../../genesis/dev.json"));
+    let options = StoreOptions { history_blocks, ..StoreOptions::default() };
+    start(&genesis.expect("dev genesis"), options, |_| {}).await
+}
+
+async fn start(
+    genesis: &ClusterGenesis,
+    options: StoreOptions,
+    configure: impl FnOnce(&mut RpcConfig),
+) -> Node {
     let datadir = tempfile::tempdir().expect("a directory");
     let identity = Identity { cluster_id: B256::repeat_byte(1), node_id: 1 };
     init(datadir.path(), genesis, &identity).expect("init");
-    let store = Store::open(datadir.path()).expect("open");
+    let store = Store::open_with(datadir.path(), options).expect("open");
     let pool = Arc::new(RwLock::new(Pool::new()));
     let (submissions, submitted) = mpsc::channel(64);
     let (heads, pending) = (broadcast::channel(64).0, broadcast::channel(64).0);
@@ -181,6 +196,7 @@ fn cluster_status() -> ClusterStatus {
         committed_index: 9,
         applied_index: 9,
         members: (1..=3).map(member).collect(),
+        fault: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads of the state at a block.
 
-use crate::fixture::{BOB, NOBODY, STORE, alice, call, node, transfer};
+use crate::fixture::{BOB, NOBODY, STORE, alice, call, node, node_with_history, transfer};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -28,6 +28,31 @@ async fn state_reads_follow_the_block_that_they_name() {
         assert_eq!(&balance, expected, "{params}");
     }
     assert_eq!(node.client.result("eth_getBalance", json!([NOBODY])).await, "0x0");
+}
+
+#[tokio::test]
+async fn state_that_was_let_go_is_refused_as_geth_refuses_it() {
+    let node = node_with_history(2).await;
+    for nonce in 0..6 {
+        node.append(&[transfer(nonce, 5)]);
+        node.store.persist().unwrap();
+    }
+    let oldest = node.store.oldest_state();
+    assert_eq!(oldest, 4);
+    for number in 0..=6u64 {
+        let params = json!([BOB, format!("{number:#x}")]);
+        if number >= oldest {
+            let balance = node.client.result("eth_getBalance", params).await;
+            assert_eq!(balance, format!("{:#x}", 10_000 * 10u128.pow(18) + 5 * u128::from(number)));
+            continue;
+        }
+        let root = node.store.header(number).unwrap().unwrap().state_root;
+        let text = format!("historical state {} is not available", &root.to_string()[2..]);
+        assert_eq!(node.client.refusal("eth_getBalance", params).await, (-32000, text));
+        let block =
+            node.client.result("eth_getBlockByNumber", json!([format!("{number:#x}"), false]));
+        assert!(block.await.is_object(), "the block itself stays");
+    }
 }
 
 #[tokio::test]
