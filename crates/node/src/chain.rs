@@ -15,9 +15,11 @@ use crate::{
 use alloy_consensus::Sealed;
 use alloy_eips::eip4895::Withdrawals;
 use alloy_primitives::{Address, B256, U256};
+use blockraft_execution::Watchdog;
 use blockraft_primitives::{
     Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, NodeId,
-    SealedBlock, StateError, StateReader, Transaction, limits::RPC_PROOF_REWIND_KEY_COUNT_MAX,
+    SealedBlock, StateError, StateReader, Transaction,
+    limits::{RPC_PROOF_REWIND_KEY_COUNT_MAX, TX_RUN_SECONDS_MAX},
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
 use blockraft_rpc::{Finality, TxTimeline};
@@ -60,6 +62,8 @@ pub(crate) struct Chain {
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
     workers: ThreadPool,
+    /// Ends transactions that run for too long while a block is built; the node ticks it every second.
+    pub(crate) watchdog: Watchdog,
     /// Where there are others to help: set once the node can reach them.
     distributor: OnceLock<Arc<Distributor>>,
     trie: TriePlace,
@@ -97,6 +101,7 @@ impl Chain {
             finality: watch::Sender::new(Finality::default()),
             timelines: Timelines::new(),
             workers: build::workers(options.threads)?,
+            watchdog: Watchdog::new(TX_RUN_SECONDS_MAX),
             distributor: OnceLock::new(),
             options,
             trie: TriePlace::new(trie),

@@ -126,6 +126,7 @@ impl Node {
             &queue,
         );
         spawner.tasks.spawn(task.run(queue, progressed));
+        start_watchdog(&chain, &spawner);
 
         let (submissions, submitted) = mpsc::channel(SUBMISSION_QUEUE_LEN_MAX);
         let peers = Peers { transport };
@@ -363,6 +364,19 @@ fn share_blocks_out(
         Distributor::new(transport.clone(), spawner.clone(), chain.threads(), distribution);
     spawner.tasks.spawn(distributor.clone().follow(raft.status()));
     chain.set_distributor(distributor);
+}
+
+/// Time passes for transactions that run.
+fn start_watchdog(chain: &Arc<Chain>, spawner: &Spawner) {
+    let watchdog = chain.watchdog.clone();
+    let ticking = async move {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            seconds.tick().await;
+            watchdog.tick();
+        }
+    };
+    spawner.tasks.spawn(until_stopped(ticking, spawner.clone()));
 }
 
 async fn until_stopped(task: impl Future<Output = ()>, spawner: Spawner) {

@@ -14,7 +14,7 @@ use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
-    BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Outcome, build,
+    BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Means, Outcome, build_with,
     execute_share, next_header,
 };
 use blockraft_primitives::{
@@ -163,8 +163,13 @@ impl Chain {
     ) -> Result<BuiltBlock, NodeError> {
         let Plan { parent, attributes, candidates, .. } = plan;
         let input = BuildInput { spec: &self.spec, parent, attributes, candidates };
-        let threads = self.workers.current_num_threads();
-        let result = self.workers.install(|| build(&input, state, seeds, threads))?;
+        let means = Means {
+            threads: self.threads(),
+            seeds,
+            watchdog: Some(self.watchdog.clone()),
+            ..Means::default()
+        };
+        let result = self.workers.install(|| build_with(&input, state, means))?;
         let BuildResult { block, seeds_kept, executed_again } = result;
         metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
         metrics::counter!("blockraft_execution_executed_again_txs_total")
