@@ -376,9 +376,9 @@ pub(crate) struct ImportArgs {
     /// Threads; one for each core when absent.
     #[arg(long, env = "BLOCKRAFT_THREADS", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
-    /// Blocks whose state can be read back, and that a better branch can replace.
-    #[arg(long, env = "BLOCKRAFT_HISTORY_BLOCKS")]
-    pub(crate) history_blocks: Option<u64>,
+    /// Blocks whose state can be read back, and that a better branch can replace: `full` or a number.
+    #[arg(long, env = "BLOCKRAFT_HISTORY", value_parser = parse_history)]
+    pub(crate) history: Option<History>,
 }
 
 /// `blockraft export`

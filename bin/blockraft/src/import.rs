@@ -1,7 +1,7 @@
 //! `blockraft import`: a chain file into a data directory.
 
 use crate::{
-    cli::{DEFAULT_CLUSTER_NAME, ImportArgs},
+    cli::{DEFAULT_CLUSTER_NAME, History, ImportArgs},
     datadir, init,
     node::start_logging,
     output::{self, OutputFormat},
@@ -40,7 +40,7 @@ pub(crate) fn run(args: ImportArgs, format: OutputFormat) -> anyhow::Result<Exit
         ),
     }
     let mut options = StoreOptions::default();
-    options.history_blocks = args.history_blocks.unwrap_or(options.history_blocks);
+    options.history_blocks = args.history.map_or(options.history_blocks, History::blocks);
     let store = datadir::open(&args.datadir, options)?;
     let mut progress = Progress::start("imported", total);
     let imported = import_chain(&store, &genesis, workers, ChainSource::new(file), &mut |so_far| {

@@ -54,7 +54,7 @@ fn a_branch_that_begins_below_the_history_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let Some(chain) = every_fork(dir.path()) else { return };
     let datadir = dir.path().join("data");
-    let history = ["--history-blocks", "5"];
+    let history = ["--history", "5"];
     // History is pruned as blocks are written, so in two goes.
     import(&chain, &blocks_of(&chain.bytes())[..50].concat(), &datadir, &history);
     assert!(chain.import(&chain.file(), &datadir, &history).status.success());
