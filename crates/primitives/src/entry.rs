@@ -1,10 +1,14 @@
 //! What the Raft log carries, and its bytes.
 //!
-//! An entry is `version, kind, RLP payload`. Transactions travel as `sender, EIP-2718 bytes`: the
-//! gateway has recovered the sender, and members of one cluster trust each other (crash faults only).
+//! An entry is `version, kind, payload`: compact for what every transaction goes through (`bytes.rs`), RLP
+//! for a consensus client's word. Transactions travel as `sender, EIP-2718 bytes`: the gateway has recovered
+//! the sender, and members of one cluster trust each other (crash faults only).
+
+mod bytes;
 
 use crate::{
     AdmissionId, Receipt, StateDiff, Transaction,
+    compact::{Reader, Writer},
     payload_entry::{ForkchoiceEntry, PayloadEntry, WirePayload},
 };
 use alloy_consensus::{Eip658Value, Header, TxEnvelope, transaction::Recovered};
@@ -14,12 +18,16 @@ use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use std::sync::Arc;
 
 /// The version of the encoding below. A change of bytes changes this and the golden files.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 const KIND_ADMIT: u8 = 1;
 const KIND_BLOCK: u8 = 2;
 const KIND_PAYLOAD: u8 = 3;
 const KIND_FORKCHOICE: u8 = 4;
+
+/// Room made for a transaction in a batch, and for what a block says of one: it grows where that is too little.
+const TX_BYTES_EXPECTED: usize = 160;
+const BLOCK_TX_BYTES_EXPECTED: usize = 64;
 
 /// One application entry of the Raft log.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +69,7 @@ pub struct BlockEntry {
 }
 
 /// A transaction that leaves the pool without a receipt, on the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppedTransaction {
     /// Which one.
     pub id: AdmissionId,
@@ -97,7 +105,10 @@ pub enum EntryError {
         /// Kind found.
         got: u8,
     },
-    /// The payload does not decode.
+    /// The payload does not decode: what is wrong.
+    #[error("malformed log entry: {0}")]
+    Malformed(&'static str),
+    /// RLP in the payload does not decode.
     #[error("malformed log entry: {0}")]
     Rlp(#[from] alloy_rlp::Error),
     /// A transaction does not decode.
@@ -124,8 +135,8 @@ impl LogEntry {
         }
         let (&kind, mut payload) = rest.split_first().ok_or(EntryError::Empty)?;
         let entry = match kind {
-            KIND_ADMIT => Self::Admit(AdmitBatch::from_wire(WireAdmit::decode(&mut payload)?)?),
-            KIND_BLOCK => Self::Block(Box::new(WireBlock::decode(&mut payload)?.try_into()?)),
+            KIND_ADMIT => return AdmitBatch::decode(payload).map(Self::Admit),
+            KIND_BLOCK => return BlockEntry::decode(payload).map(|b| Self::Block(Box::new(b))),
             KIND_PAYLOAD => Self::Payload(Box::new(WirePayload::decode(&mut payload)?.try_into()?)),
             KIND_FORKCHOICE => Self::Forkchoice(ForkchoiceEntry::decode(&mut payload)?),
             got => return Err(EntryError::Kind { got }),
@@ -137,43 +148,62 @@ impl LogEntry {
 impl AdmitBatch {
     /// The bytes of `LogEntry::Admit`.
     pub fn encode_entry(&self) -> Bytes {
-        framed(KIND_ADMIT, &self.to_wire())
+        let mut out = self.writer();
+        out.raw(&[ENTRY_VERSION, KIND_ADMIT]);
+        bytes::put_batch(self, &mut out);
+        out.finish().into()
     }
 
     /// The batch alone, as it travels from a gateway to the leader.
     pub fn encode(&self) -> Bytes {
-        alloy_rlp::encode(self.to_wire()).into()
+        let mut out = self.writer();
+        bytes::put_batch(self, &mut out);
+        out.finish().into()
     }
 
     /// Reads [`Self::encode`] back.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, EntryError> {
-        let wire = WireAdmit::decode(&mut bytes)?;
-        if !bytes.is_empty() {
-            return Err(alloy_rlp::Error::UnexpectedLength.into());
-        }
-        Self::from_wire(wire)
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut input = Reader::new(bytes);
+        let batch = bytes::take_batch(&mut input)?;
+        input.finish()?;
+        Ok(batch)
     }
 
-    fn to_wire(&self) -> WireAdmit {
-        let transactions = self.transactions.iter().map(WireTransaction::from).collect();
-        WireAdmit { transactions }
-    }
-
-    fn from_wire(wire: WireAdmit) -> Result<Self, EntryError> {
-        let transactions =
-            wire.transactions.into_iter().map(decode_transaction).collect::<Result<_, _>>()?;
-        Ok(Self { transactions })
+    fn writer(&self) -> Writer {
+        Writer::with_capacity(TX_BYTES_EXPECTED * self.transactions.len())
     }
 }
 
 impl BlockEntry {
     /// The bytes of `LogEntry::Block`.
     pub fn encode_entry(&self) -> Bytes {
-        framed(KIND_BLOCK, &WireBlock::from(self))
+        let mut out = Writer::with_capacity(BLOCK_TX_BYTES_EXPECTED * self.transactions.len());
+        out.raw(&[ENTRY_VERSION, KIND_BLOCK]);
+        bytes::put_block(self, &mut out);
+        out.finish().into()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut input = Reader::new(bytes);
+        let block = bytes::take_block(&mut input)?;
+        input.finish()?;
+        Ok(block)
     }
 }
 
-/// The bytes of a block's receipts: as compact as in a `Block` entry, and the same bytes.
+/// The bytes of a block's transactions at rest, with their senders: RLP.
+pub fn encode_transactions(transactions: &[Transaction]) -> Vec<u8> {
+    let transactions = transactions.iter().map(WireTransaction::from).collect();
+    alloy_rlp::encode(WireTransactions { transactions })
+}
+
+/// Reads [`encode_transactions`] back from the front of `bytes`.
+pub fn decode_transactions(bytes: &mut &[u8]) -> Result<Vec<Transaction>, EntryError> {
+    let wire = WireTransactions::decode(bytes)?;
+    wire.transactions.into_iter().map(decode_transaction).collect()
+}
+
+/// The bytes of a block's receipts at rest: RLP, without blooms.
 pub fn encode_receipts(receipts: &[Receipt]) -> Vec<u8> {
     alloy_rlp::encode(receipts.iter().map(WireReceipt::from).collect::<Vec<_>>())
 }
@@ -192,17 +222,20 @@ fn framed(kind: u8, payload: &impl Encodable) -> Bytes {
 }
 
 pub(crate) fn decode_transaction(wire: WireTransaction) -> Result<Transaction, EntryError> {
-    let mut raw = wire.raw.as_ref();
+    decode_raw_transaction(wire.sender, &wire.raw)
+}
+
+fn decode_raw_transaction(sender: Address, mut raw: &[u8]) -> Result<Transaction, EntryError> {
     let tx = TxEnvelope::decode_2718(&mut raw)
         .map_err(|error| EntryError::Transaction(error.to_string()))?;
     if !raw.is_empty() {
         return Err(EntryError::Transaction("bytes left over".to_owned()));
     }
-    Ok(Arc::new(Recovered::new_unchecked(tx, wire.sender)))
+    Ok(Arc::new(Recovered::new_unchecked(tx, sender)))
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
-struct WireAdmit {
+struct WireTransactions {
     transactions: Vec<WireTransaction>,
 }
 
@@ -218,50 +251,12 @@ impl From<&Transaction> for WireTransaction {
     }
 }
 
-#[derive(RlpEncodable, RlpDecodable)]
-struct WireBlock {
-    header: Header,
-    transactions: Vec<AdmissionId>,
-    dropped: Vec<DroppedTransaction>,
-    receipts: Vec<WireReceipt>,
-    diff: StateDiff,
-    pool_index: u64,
-}
-
 /// `status` is one byte (0 or 1, EIP-658) or, before Byzantium, a state root.
 #[derive(RlpEncodable, RlpDecodable)]
 pub(crate) struct WireReceipt {
     status: Bytes,
     cumulative_gas_used: u64,
     logs: Vec<Log>,
-}
-
-impl From<&BlockEntry> for WireBlock {
-    fn from(block: &BlockEntry) -> Self {
-        Self {
-            header: block.header.clone(),
-            transactions: block.transactions.clone(),
-            dropped: block.dropped.clone(),
-            receipts: block.receipts.iter().map(WireReceipt::from).collect(),
-            diff: block.diff.clone(),
-            pool_index: block.pool_index,
-        }
-    }
-}
-
-impl TryFrom<WireBlock> for BlockEntry {
-    type Error = EntryError;
-
-    fn try_from(wire: WireBlock) -> Result<Self, EntryError> {
-        Ok(Self {
-            header: wire.header,
-            transactions: wire.transactions,
-            dropped: wire.dropped,
-            receipts: wire.receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?,
-            diff: wire.diff,
-            pool_index: wire.pool_index,
-        })
-    }
 }
 
 impl From<&Receipt> for WireReceipt {
@@ -304,24 +299,5 @@ impl Encodable for AdmissionId {
 impl Decodable for AdmissionId {
     fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
         u64::decode(buf).map(Self)
-    }
-}
-
-impl Encodable for DropReason {
-    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
-        (*self as u8).encode(out);
-    }
-    fn length(&self) -> usize {
-        1
-    }
-}
-
-impl Decodable for DropReason {
-    fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
-        match u8::decode(buf)? {
-            1 => Ok(Self::Invalid),
-            2 => Ok(Self::Poison),
-            _ => Err(alloy_rlp::Error::Custom("drop reason")),
-        }
     }
 }

@@ -11,6 +11,7 @@
 mod account;
 mod block;
 mod chain_spec;
+mod compact;
 mod diff;
 mod entry;
 mod genesis;
@@ -29,7 +30,7 @@ pub use chain_spec::ChainSpec;
 pub use diff::{AccountChange, AccountDiff, SlotChange, StateDiff};
 pub use entry::{
     AdmitBatch, BlockEntry, DropReason, DroppedTransaction, ENTRY_VERSION, EntryError, LogEntry,
-    decode_receipts, encode_receipts,
+    decode_receipts, decode_transactions, encode_receipts, encode_transactions,
 };
 pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};

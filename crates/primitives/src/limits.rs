@@ -23,10 +23,12 @@ pub const ADMIT_TX_COUNT_MAX: usize = 2_000;
 /// Bytes of raw transactions in one `Admit` entry.
 pub const ADMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Transactions in one block.
-pub const BLOCK_TX_COUNT_MAX: usize = 20_000;
+pub const BLOCK_TX_COUNT_MAX: usize = 65_536;
 /// How long a transaction may run in a block that is built, seconds, and not quite one more. Gas bounds it
 /// far below that, unless the executor is at fault.
 pub const TX_RUN_SECONDS_MAX: u32 = 20;
+/// Topics and data of the logs of one block, bytes: more does not come out of an entry, however small it is.
+pub const BLOCK_LOG_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Blocks that a leader has proposed and that are not applied yet: while there are so many, none is begun.
 pub const PIPELINE_BLOCK_COUNT_MAX: usize = 2;
 /// Blocks whose stage times are kept (`blockraft_txTimeline`).

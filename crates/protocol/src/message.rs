@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of the encoding below. A change of bytes changes this and the golden files in
 /// `testdata/wire`.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 const KIND_SUBMIT: u8 = 1;
 const KIND_STATUS: u8 = 2;

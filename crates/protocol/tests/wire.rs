@@ -339,26 +339,26 @@ fn foreign_bytes_are_told_from_messages() {
     let request = |bytes: &[u8]| Request::decode(bytes).unwrap_err();
     let response = |bytes: &[u8]| Response::decode(bytes).unwrap_err();
     assert_eq!(request(&[]), WireError::TooShort);
-    assert_eq!(request(&[1]), WireError::TooShort);
+    assert_eq!(request(&[2]), WireError::TooShort);
     assert_eq!(request(b"GET / HTTP/1.1"), WireError::Version { got: b'G' });
-    assert_eq!(request(&[1, 3]), WireError::Kind { got: 3 });
-    assert_eq!(request(&[1, 2, 0]), WireError::LeftOver { left: 1 });
+    assert_eq!(request(&[2, 3]), WireError::Kind { got: 3 });
+    assert_eq!(request(&[2, 2, 0]), WireError::LeftOver { left: 1 });
     assert_eq!(
-        request(&[1, 1, 0xc1, 0xc0, 0]).to_string(),
-        "malformed batch: malformed log entry: unexpected length"
+        request(&[2, 1, 0, 0]).to_string(),
+        "malformed batch: malformed log entry: bytes left over"
     );
     // What would be committed must be readable, and another node's to propose.
     assert_eq!(
-        request(&[1, 16, 0xff]).to_string(),
-        "malformed batch: log entry version 255 is not supported, expected 1"
+        request(&[2, 16, 0xff]).to_string(),
+        "malformed batch: log entry version 255 is not supported, expected 2"
     );
     let admit = AdmitBatch { transactions: transactions() }.encode_entry();
-    assert_eq!(request(&[&[1, 16][..], &admit].concat()), WireError::Entry);
-    assert_eq!(response(&[1, 1]), WireError::Kind { got: 1 });
-    assert_eq!(response(&[1, 4, 1, 9]), WireError::LeftOver { left: 1 });
-    assert!(matches!(response(&[1, 4, 99]), WireError::Payload(_)));
+    assert_eq!(request(&[&[2, 16][..], &admit].concat()), WireError::Entry);
+    assert_eq!(response(&[2, 1]), WireError::Kind { got: 1 });
+    assert_eq!(response(&[2, 4, 1, 9]), WireError::LeftOver { left: 1 });
+    assert!(matches!(response(&[2, 4, 99]), WireError::Payload(_)));
     // A length of 2^63 verdicts is refused without room being made for them.
-    let endless = [&[1, 3][..], &[0xff; 9], &[0x01]].concat();
+    let endless = [&[2, 3][..], &[0xff; 9], &[0x01]].concat();
     assert!(matches!(response(&endless), WireError::Payload(_)));
 }
 

@@ -3,7 +3,9 @@
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawals;
 use alloy_rlp::{Decodable, Encodable};
-use blockraft_primitives::{AdmitBatch, EntryError, SealedBlock, Transaction};
+use blockraft_primitives::{
+    EntryError, SealedBlock, Transaction, decode_transactions, encode_transactions,
+};
 
 /// What [`decode_body`] reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +18,7 @@ pub(crate) struct Body {
 
 /// Value of `BODIES`.
 pub(crate) fn encode_body(block: &SealedBlock) -> Vec<u8> {
-    let mut out = AdmitBatch { transactions: block.transactions.clone() }.encode().to_vec();
+    let mut out = encode_transactions(&block.transactions);
     block.ommers.encode(&mut out);
     if let Some(withdrawals) = &block.withdrawals {
         withdrawals.encode(&mut out);
@@ -27,9 +29,7 @@ pub(crate) fn encode_body(block: &SealedBlock) -> Vec<u8> {
 /// Reads [`encode_body`] back.
 pub(crate) fn decode_body(bytes: &[u8]) -> Result<Body, EntryError> {
     let mut rest = bytes;
-    alloy_rlp::Header::decode_bytes(&mut rest, true)?;
-    let (batch, mut rest) = bytes.split_at(bytes.len() - rest.len());
-    let transactions = AdmitBatch::decode(batch)?.transactions;
+    let transactions = decode_transactions(&mut rest)?;
     let ommers = Vec::<Header>::decode(&mut rest)?;
     let withdrawals = if rest.is_empty() { None } else { Some(Withdrawals::decode(&mut rest)?) };
     if !rest.is_empty() {

@@ -35,7 +35,7 @@ pub(crate) const LOG_TABLES: &[Table] = &[LOG_ENTRIES, LOG_META];
 
 /// `block (8)` -> `hash (32), header RLP`. The hash is kept so that nobody computes it again.
 pub(crate) const HEADERS: Table = Table { name: "headers", slot: 0 };
-/// `block (8)` -> the transactions with their senders, as an `AdmitBatch` is encoded; the ommers; from
+/// `block (8)` -> the transactions with their senders, as `encode_transactions` has them; the ommers; from
 /// Shanghai on the withdrawals. See `body.rs`.
 pub(crate) const BODIES: Table = Table { name: "bodies", slot: 1 };
 /// `block (8)` -> the receipts, as in a `Block` entry.
