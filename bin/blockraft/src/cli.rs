@@ -65,6 +65,9 @@ pub(crate) struct ChainArgs {
     /// Seconds between blocks, fractions allowed; 0 cuts a block as soon as there is a transaction.
     #[arg(long, env = "BLOCKRAFT_BLOCK_TIME", value_parser = parse_seconds)]
     pub(crate) block_time: Option<BlockTimeMs>,
+    /// Gas of a block; the genesis file's when absent.
+    #[arg(long, env = "BLOCKRAFT_GAS_LIMIT", value_parser = clap::value_parser!(u64).range(21_000..))]
+    pub(crate) gas_limit: Option<u64>,
     /// Keeps the chain here across restarts; a new place is made and printed when absent.
     #[arg(long, env = "BLOCKRAFT_DATADIR")]
     pub(crate) datadir: Option<PathBuf>,

@@ -48,7 +48,7 @@ pub(crate) fn read_genesis(path: &Path) -> anyhow::Result<ClusterGenesis> {
 }
 
 /// The genesis that `dev` and `devnet` start from: the named file or the built-in one, with the
-/// asked-for accounts funded and `block_time_ms` set where one is given.
+/// asked-for accounts funded, and block time and gas limit set where they are given.
 pub(crate) fn development_genesis(
     args: &ChainArgs,
     accounts: &[crate::accounts::DevAccount],
@@ -63,9 +63,13 @@ pub(crate) fn development_genesis(
             genesis
         }
     };
-    if let Some(millis) = block_time_ms {
+    if let Some(gas) = args.gas_limit {
+        genesis.gas_limit = gas;
+    }
+    if block_time_ms.is_some() || args.gas_limit.is_some() {
         let mut options = ClusterGenesis::new(genesis.clone())?.options;
-        options.block_time_ms = millis;
+        options.block_time_ms = block_time_ms.unwrap_or(options.block_time_ms);
+        options.gas_limit = args.gas_limit.or(options.gas_limit);
         genesis.config.extra_fields.insert_value("blockraft".to_owned(), options)?;
     }
     Ok(ClusterGenesis::new(genesis)?)
