@@ -32,6 +32,22 @@ const MINT_GAS: u64 = 100_000;
 /// A transfer to a holder that had nothing takes 51,000 gas or so.
 const TOKEN_TRANSFER_GAS: u64 = 65_000;
 const TRANSFER_GAS: u64 = 21_000;
+/// Creation code of a contract that hashes 64 bytes as often as the first word of its input says, adds what
+/// comes out to four slots that follow the second word, and logs it.
+const MIXER_CREATION_CODE: [u8; 101] = hex!(
+    "605c8060095f395ff3"
+    "6020355f52"
+    "5f355b801560 1b57 60405f20602052 60019003 600756 5b"
+    "602035600001805460205101905560203560010180546020510190556020356002018054602051019055"
+    "6020356003018054602051019055"
+    "600160206020a100"
+);
+/// Hashes of a heavy call: about 0.18 ms, as a swap of Uniswap V3 takes.
+const HEAVY_HASHES: u64 = 450;
+/// What a heavy call takes, and a little more.
+const HEAVY_GAS: u64 = 250_000;
+/// Contracts that heavy calls are spread over.
+const MIXER_COUNT: u64 = 64;
 /// 100 gwei: stays above the base fee however full the blocks of a run are.
 const MAX_FEE_PER_GAS: u128 = 100_000_000_000;
 /// 1 gwei.
@@ -44,6 +60,28 @@ pub(crate) enum Kind {
     Transfer,
     /// One token unit each to a holder that had none; setup deploys the token and mints.
     Erc20,
+    /// Calls as heavy as a swap, in contracts and slots that no two senders share.
+    Heavy,
+    /// The same calls, all into the same slots of one contract.
+    Hot,
+}
+
+impl Kind {
+    /// Whether executing one takes longer than recovering its sender.
+    pub(crate) fn is_heavy(self) -> bool {
+        matches!(self, Self::Heavy | Self::Hot)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Transfer => "transfer",
+            Self::Erc20 => "erc20",
+            Self::Heavy => "heavy",
+            Self::Hot => "hot",
+        })
+    }
 }
 
 /// Signs a workload and writes it to a file.
@@ -108,6 +146,7 @@ pub(crate) fn generate(args: &GenArgs) -> anyhow::Result<Workload> {
     let calls = match args.workload {
         Kind::Transfer => transfer_calls(args),
         Kind::Erc20 => token_calls(args, &senders),
+        Kind::Heavy | Kind::Hot => mixer_calls(args, &senders),
     };
     let mut nonces = vec![args.nonce; senders.len()];
     let numbered: Vec<_> = calls
@@ -172,6 +211,35 @@ fn token_calls(args: &GenArgs, senders: &[PrivateKeySigner]) -> Vec<Call> {
             value: U256::ZERO,
             input: transferCall { to, value: U256::from(1) }.abi_encode().into(),
             gas_limit: TOKEN_TRANSFER_GAS,
+            phase: None,
+        }
+    }));
+    calls
+}
+
+/// The first sender deploys the contracts. Each sender has one of them, and slots of its own there.
+fn mixer_calls(args: &GenArgs, senders: &[PrivateKeySigner]) -> Vec<Call> {
+    let deployer = senders[0].address();
+    let deploy = |_| Call {
+        sender: 0,
+        to: TxKind::Create,
+        value: U256::ZERO,
+        input: MIXER_CREATION_CODE.into(),
+        gas_limit: DEPLOY_GAS,
+        phase: Some(Phase::Setup),
+    };
+    let mut calls: Vec<Call> = (0..MIXER_COUNT).map(deploy).collect();
+    calls.extend((0..args.count).map(|index| {
+        let sender = index % senders.len() as u64;
+        let owner = if args.workload == Kind::Hot { 0 } else { sender };
+        let slots = keccak256(owner.to_be_bytes());
+        let input = [U256::from(HEAVY_HASHES).to_be_bytes::<32>(), slots.0].concat();
+        Call {
+            sender: sender as usize,
+            to: TxKind::Call(deployer.create(args.nonce + owner % MIXER_COUNT)),
+            value: U256::ZERO,
+            input: input.into(),
+            gas_limit: HEAVY_GAS,
             phase: None,
         }
     }));
@@ -261,14 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn token_workload_executes_with_status_one_within_its_gas() {
+    fn calls_execute_with_status_one_within_their_gas() {
+        for kind in [Kind::Erc20, Kind::Heavy, Kind::Hot] {
+            executes(kind);
+        }
+    }
+
+    fn executes(kind: Kind) {
         use revm::{
             Context, ExecuteCommitEvm, MainBuilder, MainContext,
             context::TxEnv,
             database::{CacheDB, EmptyDB},
             state::AccountInfo,
         };
-        let workload = generate(&args(Kind::Erc20, 8, 4)).unwrap();
+        let workload = generate(&args(kind, 8, 4)).unwrap();
         let mut db = CacheDB::new(EmptyDB::default());
         for signer in accounts::senders(4) {
             db.insert_account_info(

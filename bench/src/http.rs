@@ -27,6 +27,11 @@ impl Endpoint {
     pub(crate) fn local(port: u16) -> Self {
         Self { host: "127.0.0.1".into(), port, path: "/".into() }
     }
+
+    /// Host and port, to connect to.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (self.host.as_str(), self.port)
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -84,7 +89,7 @@ struct Head {
 impl Connection {
     /// Opens a connection.
     pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+        let stream = TcpStream::connect(endpoint.address()).await?;
         stream.set_nodelay(true)?;
         let Endpoint { host, port, path } = endpoint;
         let head = format!(

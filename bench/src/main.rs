@@ -6,6 +6,8 @@
 )]
 
 mod accounts;
+mod agreement;
+mod cluster;
 mod compare;
 mod cpu;
 mod engine;
@@ -18,6 +20,7 @@ mod output;
 mod predeploys;
 mod process;
 mod rpc;
+mod scale;
 mod send;
 mod state;
 mod workload;
@@ -51,6 +54,8 @@ enum Command {
     Send(send::SendArgs),
     /// Kill the leader of a cluster under load, round after round, and check everything.
     Failover(failover::FailoverArgs),
+    /// Measure clusters of several sizes, each node with the same small share of a core.
+    Scale(scale::ScaleArgs),
     /// Measure what keeping the state costs: the trie, as ratios taken in one run.
     State(state::StateArgs),
     /// Measure the block engine against a plain loop over revm, as ratios taken in one run.
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
         Command::Send(args) => block_on(send::run(args, cli.output)),
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
+        Command::Scale(args) => block_on(scale::run(args, cli.output)),
         Command::State(args) => state::run(args, cli.output),
         Command::Engine(args) => engine::run(args, cli.output),
         Command::Import(args) => import::run(args, cli.output),

@@ -1,12 +1,12 @@
 //! `blockraft-bench failover`: kills the leader under load, again and again, and checks that nothing
 //! which a client was told is lost.
 
-mod agreement;
-mod cluster;
 mod report;
 
 use crate::{
     accounts::DEV_ACCOUNT_COUNT,
+    agreement,
+    cluster::{Cluster, ClusterPlan},
     generate::{GenArgs, Kind, generate},
     genesis::CHAIN_ID,
     output::Format,
@@ -20,7 +20,6 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use clap::Args;
-use cluster::Cluster;
 use report::{Failover, Round};
 use std::{
     path::PathBuf,
@@ -91,7 +90,16 @@ pub(crate) async fn run(args: &FailoverArgs, format: Format) -> anyhow::Result<b
             path
         }
     };
-    let mut cluster = Cluster::start(&binary, &genesis, &dir, args.nodes, args.port).await?;
+    let plan = ClusterPlan {
+        binary: &binary,
+        genesis: &genesis,
+        dir: &dir,
+        count: args.nodes,
+        port: args.port,
+        settings: "",
+        join: Vec::new(),
+    };
+    let mut cluster = Cluster::start(&plan).await?;
     let report = kill_under_load(&mut cluster, args, format).await?;
     if let Some(path) = &args.report {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;

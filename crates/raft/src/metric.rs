@@ -10,6 +10,11 @@ pub(crate) fn log_append(elapsed: Duration, entries: usize, bytes: usize) {
     metrics::counter!("blockraft_raft_wal_bytes_total").increment(bytes as u64);
 }
 
+/// A frame goes to another member.
+pub(crate) fn sent(bytes: usize) {
+    metrics::counter!("blockraft_network_sent_bytes_total").increment(bytes as u64);
+}
+
 /// A proposal was answered.
 pub(crate) fn proposal(committed: bool) {
     if committed {

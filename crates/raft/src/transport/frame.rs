@@ -56,6 +56,7 @@ pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     header[..4].copy_from_slice(&(length as u32).to_be_bytes());
     header[4..12].copy_from_slice(&frame.id.to_be_bytes());
     header[12] = frame.kind;
+    crate::metric::sent(4 + length);
     write.write_all(&header).await?;
     write.write_all(&frame.payload).await
 }

@@ -40,6 +40,7 @@ struct Member {
     client: Client,
     config: PathBuf,
     log: PathBuf,
+    join: Vec<PathBuf>,
 }
 
 /// The members.
@@ -49,15 +50,29 @@ pub(crate) struct Cluster {
     members: Vec<Member>,
 }
 
+/// What a cluster is started from.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterPlan<'a> {
+    /// The `blockraft` program.
+    pub(crate) binary: &'a Path,
+    /// Genesis file.
+    pub(crate) genesis: &'a Path,
+    /// Data directories and logs go here.
+    pub(crate) dir: &'a Path,
+    /// Members.
+    pub(crate) count: u16,
+    /// RPC port of the first one.
+    pub(crate) port: u16,
+    /// More lines for every member's `node.toml`.
+    pub(crate) settings: &'a str,
+    /// Files that each member's process writes its id to before it becomes a node: how it enters a cgroup.
+    pub(crate) join: Vec<Vec<PathBuf>>,
+}
+
 impl Cluster {
-    /// Prepares `count` data directories below `dir` and starts a node on each.
-    pub(crate) async fn start(
-        binary: &Path,
-        genesis: &Path,
-        dir: &Path,
-        count: u16,
-        port: u16,
-    ) -> anyhow::Result<Self> {
+    /// Prepares data directories and starts a node on each.
+    pub(crate) async fn start(plan: &ClusterPlan<'_>) -> anyhow::Result<Self> {
+        let ClusterPlan { binary, genesis, dir, count, port, settings, ref join } = *plan;
         let mut cluster = Self { binary: binary.to_owned(), members: Vec::new() };
         for index in 0..count {
             ensure_free(port + index)?;
@@ -65,7 +80,8 @@ impl Cluster {
             let datadir = dir.join(format!("node{}", index + 1));
             init(binary, genesis, &datadir, index + 1)?;
             let config = dir.join(format!("node{}.toml", index + 1));
-            std::fs::write(&config, node_config(&datadir, count, port, index))?;
+            let text = format!("{settings}{}", node_config(&datadir, count, port, index));
+            std::fs::write(&config, text)?;
             let endpoint = Endpoint::local(port + index);
             cluster.members.push(Member {
                 process: None,
@@ -73,6 +89,7 @@ impl Cluster {
                 endpoint,
                 config,
                 log: dir.join(format!("node{}.log", index + 1)),
+                join: join.get(usize::from(index)).cloned().unwrap_or_default(),
             });
         }
         for id in 1..=u64::from(count) {
@@ -90,6 +107,11 @@ impl Cluster {
         self.members.iter().map(|member| member.endpoint.clone()).collect()
     }
 
+    /// Process ids of the members that run, by id.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members.iter().filter_map(|m| m.process.as_ref()).map(Process::pid).collect()
+    }
+
     /// Ids of the members that run.
     pub(crate) fn running(&self) -> Vec<u64> {
         let ids = 1..=self.members.len() as u64;
@@ -105,7 +127,7 @@ impl Cluster {
         let binary = self.binary.clone();
         let member = self.member(id);
         ensure!(member.process.is_none(), "node {id} runs already");
-        let mut command = Command::new(binary);
+        let mut command = joining(&member.join, &binary);
         command.arg("node").arg("--exit-with-parent").arg("--config").arg(&member.config);
         member.process = Some(Process::start(&mut command, &member.log)?);
         Ok(())
@@ -220,6 +242,18 @@ impl Cluster {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// The program as a child that first enters what it is told to.
+fn joining(files: &[PathBuf], binary: &Path) -> Command {
+    if files.is_empty() {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("sh");
+    let count = files.len();
+    let script = r#"n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ > "$1" || exit 1; shift; n=$((n-1)); done; exec "$@""#;
+    command.arg("-c").arg(script).arg("sh").arg(count.to_string()).args(files).arg(binary);
+    command
 }
 
 fn init(binary: &Path, genesis: &Path, datadir: &Path, id: u16) -> anyhow::Result<()> {

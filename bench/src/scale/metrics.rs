@@ -1,0 +1,56 @@
+//! A node's `/metrics`: sums of counters.
+
+use crate::http::Endpoint;
+use anyhow::Context;
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The page as it was answered.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    text: String,
+}
+
+/// Asks a node for its metrics.
+pub(crate) async fn read(endpoint: &Endpoint) -> anyhow::Result<Metrics> {
+    let ask = async {
+        let mut stream = TcpStream::connect(endpoint.address()).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        anyhow::Ok(Metrics { text })
+    };
+    tokio::time::timeout(TIMEOUT, ask)
+        .await
+        .context("no answer in time")
+        .flatten()
+        .with_context(|| format!("metrics of {endpoint}"))
+}
+
+impl Metrics {
+    /// The sum over all labels.
+    pub(crate) fn sum(&self, name: &str) -> u64 {
+        let value = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let this = series == name || series.split_once('{').is_some_and(|(n, _)| n == name);
+            this.then(|| value.parse::<f64>().ok())?
+        };
+        self.text.lines().filter_map(value).sum::<f64>() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_summed_and_longer_names_left_out() {
+        let text = "# TYPE a counter\na 3\na{b=\"c d\"} 4\na_total 9\nnone\n".to_owned();
+        assert_eq!(Metrics { text }.sum("a"), 7);
+    }
+}

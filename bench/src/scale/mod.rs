@@ -1,0 +1,353 @@
+//! `blockraft-bench scale`: what every node more brings, when each has the same small share of a core.
+
+mod cgroup;
+mod metrics;
+mod replay;
+mod report;
+
+use crate::{
+    agreement,
+    cluster::{Cluster, ClusterPlan},
+    generate::{GenArgs, Kind, generate},
+    genesis::CHAIN_ID,
+    output::Format,
+    process::blockraft_binary,
+    send::{SendOptions, drive},
+    workload::Workload,
+};
+use alloy_primitives::keccak256;
+use anyhow::{Context, bail, ensure};
+use cgroup::{Group, Groups};
+use clap::Args;
+use report::{Calibration, Run, Scale};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How long a cluster may take to have a leader or to reach one height.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// Hashes of the loop that tells whether the machine runs as fast as before.
+const CALIBRATION_HASHES: u32 = 200_000;
+/// Without a quota a lost heartbeat means a dead leader; under one it means that its share is used up.
+const SETTINGS: &str = "raft-heartbeat-ms = 250\nraft-election-ms = 2500\n";
+
+/// Measures clusters of several sizes whose nodes have the same share of a core each.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ScaleArgs {
+    /// Sizes of the clusters; the first is what the others are held against.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3, 5, 7])]
+    nodes: Vec<u16>,
+    /// What the transactions do.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Transfer, Kind::Erc20])]
+    workloads: Vec<Kind>,
+    /// Transactions of each run of the light workloads. Heavy calls are a tenth of them.
+    #[arg(long, default_value_t = 20_000)]
+    count: u64,
+    /// Senders.
+    #[arg(long, default_value_t = 400)]
+    accounts: usize,
+    /// Runs of each, one after the other in turns.
+    #[arg(long, default_value_t = 3)]
+    repeats: u32,
+    /// Percent of a core that each node has; 0 runs without quotas.
+    #[arg(long, default_value_t = 20)]
+    quota: u64,
+    /// Percent of a core that the load generator has.
+    #[arg(long, default_value_t = 40)]
+    loader_quota: u64,
+    /// Seconds between blocks.
+    #[arg(long, default_value_t = 0.25)]
+    block_time: f64,
+    /// Transactions in one request.
+    #[arg(long, default_value_t = 50)]
+    batch: usize,
+    /// Connections to each node.
+    #[arg(long, default_value_t = 6)]
+    connections: usize,
+    /// Send everything to the first node.
+    #[arg(long)]
+    one_gateway: bool,
+    /// Leave out one node with the whole quota of a cluster.
+    #[arg(long)]
+    no_whole: bool,
+    /// Seconds until one run is given up.
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+    /// More lines for every member's `node.toml`; may be repeated.
+    #[arg(long)]
+    setting: Vec<String>,
+    /// The `blockraft` program; the one beside this program when absent.
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// RPC port of the first node; Raft ports begin 100 above.
+    #[arg(long, default_value_t = 21645)]
+    port: u16,
+    /// Where data directories are made, and removed after success; memory (`/dev/shm`) when there is such.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Also writes the report as JSON to this file.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// One thing to measure: a workload, so many nodes, and each node's share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Setup {
+    kind: Kind,
+    nodes: u16,
+    /// Percent of a core a node; 0 is no quota.
+    quota: u64,
+}
+
+/// Runs the command. False when a replay or a node differed, or a transaction was lost.
+pub(crate) async fn run(args: &ScaleArgs, format: Format) -> anyhow::Result<bool> {
+    ensure!(args.repeats > 0 && !args.nodes.is_empty(), "nothing to measure");
+    let memory = Path::new("/dev/shm");
+    let parent = match &args.dir {
+        Some(dir) => dir.clone(),
+        None if memory.is_dir() => memory.to_owned(),
+        None => std::env::temp_dir(),
+    };
+    let dir = parent.join(format!("blockraft-scale-{}", std::process::id()));
+    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    format.note(format_args!("data and logs: {}", dir.display()));
+    let result = tokio::select! {
+        result = measure(args, &dir, format) => result,
+        // What was started and made is dropped with the measurement, and so ended and removed.
+        _ = tokio::signal::ctrl_c() => {
+            std::fs::remove_dir_all(&dir)?;
+            bail!("interrupted")
+        }
+    };
+    // A failure keeps what it is to be understood from.
+    if matches!(result, Ok(true)) {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    result
+}
+
+async fn measure(args: &ScaleArgs, dir: &Path, format: Format) -> anyhow::Result<bool> {
+    let mut bench = Bench::new(args, dir, format)?;
+    let setups = setups(args);
+    let mut runs = Vec::new();
+    for turn in 1..=args.repeats {
+        for setup in &setups {
+            let run = bench.one(setup).await.with_context(|| format!("{setup:?}"))?;
+            format.note(format_args!("turn {turn}: {run}"));
+            runs.push(run);
+        }
+    }
+    let report = Scale::of(runs, bench.calibration);
+    if let Some(path) = &args.report {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    format.result(&report);
+    Ok(report.is_clean())
+}
+
+/// Every size with the quota for each node, then one node with what a whole cluster has.
+fn setups(args: &ScaleArgs) -> Vec<Setup> {
+    let mut setups = Vec::new();
+    for &kind in &args.workloads {
+        let size = |&nodes: &u16| Setup { kind, nodes, quota: args.quota };
+        setups.extend(args.nodes.iter().map(size));
+        if !args.no_whole && args.quota > 0 {
+            let whole =
+                |nodes: &u16| Setup { kind, nodes: 1, quota: args.quota * u64::from(*nodes) };
+            setups.extend(args.nodes.iter().filter(|nodes| **nodes > 1).map(whole));
+        }
+    }
+    setups
+}
+
+struct Bench<'a> {
+    args: &'a ScaleArgs,
+    format: Format,
+    binary: PathBuf,
+    dir: &'a Path,
+    genesis: PathBuf,
+    /// After `dir`'s processes in every drop: a group goes when nothing runs in it.
+    groups: Option<(Groups, Group)>,
+    workloads: Vec<(Kind, Workload)>,
+    calibration: Calibration,
+    run: u32,
+}
+
+impl<'a> Bench<'a> {
+    fn new(args: &'a ScaleArgs, dir: &'a Path, format: Format) -> anyhow::Result<Self> {
+        let groups = if args.quota > 0 {
+            let mut groups = Groups::new()?;
+            let loader = groups.make("loader")?;
+            loader.limit(Some(args.loader_quota))?;
+            Some((groups, loader))
+        } else {
+            None
+        };
+        let genesis = dir.join("genesis.json");
+        std::fs::write(&genesis, include_str!("../../../genesis/stress-10k.json"))?;
+        let sign = |kind: &Kind| Ok((*kind, workload(args, *kind)?));
+        let workloads = args.workloads.iter().map(sign).collect::<anyhow::Result<_>>()?;
+        let binary = blockraft_binary(args.bin.as_deref())?;
+        let calibration = Calibration::default();
+        Ok(Self { args, format, binary, dir, genesis, groups, workloads, calibration, run: 0 })
+    }
+
+    /// A fresh cluster, one workload, and everything checked.
+    async fn one(&mut self, setup: &Setup) -> anyhow::Result<Run> {
+        self.calibration.add(hashes_per_ms());
+        self.run += 1;
+        let dir = self.dir.join(format!("run{}", self.run));
+        std::fs::create_dir(&dir)?;
+        let groups = self.node_groups(setup.nodes)?;
+        let settings = self.settings();
+        let mut cluster = Cluster::start(&ClusterPlan {
+            binary: &self.binary,
+            genesis: &self.genesis,
+            dir: &dir,
+            count: setup.nodes,
+            port: self.args.port,
+            settings: &settings,
+            join: groups.iter().map(|group| vec![group.procs()]).collect(),
+        })
+        .await?;
+        let run = self.load(setup, &mut cluster, &groups).await?;
+        cluster.terminate()?;
+        drop(cluster);
+        let replayed = setup.nodes;
+        replay::replay(&dir.join(format!("node{replayed}")))
+            .with_context(|| format!("serial replay of node {replayed} of {}", dir.display()))?;
+        if let Some((made, _)) = &mut self.groups {
+            groups.iter().try_for_each(|group| made.remove(group))?;
+        }
+        std::fs::remove_dir_all(&dir)?;
+        Ok(run)
+    }
+
+    /// The first lines of every `node.toml`.
+    fn settings(&self) -> String {
+        let mut text = format!("{SETTINGS}block-time = {:?}\n", self.args.block_time);
+        for line in &self.args.setting {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn node_groups(&mut self, nodes: u16) -> anyhow::Result<Vec<Group>> {
+        let Some((groups, _)) = &mut self.groups else { return Ok(Vec::new()) };
+        (1..=nodes).map(|node| groups.make(&format!("node{node}"))).collect()
+    }
+
+    async fn load(
+        &self,
+        setup: &Setup,
+        cluster: &mut Cluster,
+        groups: &[Group],
+    ) -> anyhow::Result<Run> {
+        let (leader, _) = cluster.wait_for_leader(SETTLED_WITHIN).await?;
+        let endpoints = cluster.endpoints();
+        let gateways = if self.args.one_gateway { &endpoints[..1] } else { &endpoints[..] };
+        let workload = self.workloads.iter().find(|(kind, _)| *kind == setup.kind);
+        let (_, workload) = workload.context("every workload was signed before")?;
+        let options = SendOptions {
+            connections: self.args.connections * gateways.len(),
+            batch: self.args.batch,
+            tps: None,
+            timeout: self.args.timeout,
+            poll_ms: 50,
+        };
+        groups.iter().try_for_each(|group| group.limit(Some(setup.quota)))?;
+        if let Some((all, loader)) = &self.groups {
+            all.enter(loader)?;
+        }
+        let driven = drive(workload.clone(), gateways, &options, &cluster.pids()).await;
+        groups.iter().try_for_each(|group| group.limit(None))?;
+        let throttled = groups.iter().map(Group::throttled).collect::<anyhow::Result<Vec<_>>>()?;
+        let loader_throttled = match &self.groups {
+            Some((all, loader)) => all.leave().and_then(|()| loader.throttled())?,
+            None => 0,
+        };
+        let sent = driven?;
+        let (leader_after, _) = cluster.wait_for_leader(SETTLED_WITHIN).await?;
+        if leader_after != leader {
+            self.format.note(format_args!("the leader changed from {leader} to {leader_after}"));
+        }
+        let head = cluster.highest_head().await;
+        for id in cluster.running() {
+            cluster.wait_for_member(id, head, SETTLED_WITHIN).await?;
+        }
+        agreement::ensure_same_chain(&endpoints, head).await?;
+        let mut log_bytes = 0;
+        let mut wire_bytes = 0;
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            let metrics = metrics::read(endpoint).await?;
+            wire_bytes += metrics.sum("blockraft_network_sent_bytes_total");
+            if place as u64 + 1 == leader {
+                log_bytes = metrics.sum("blockraft_raft_wal_bytes_total");
+            }
+        }
+        let raw = workload.lines().map(|tx| (tx.raw.len() as u64 - 2) / 2);
+        Ok(Run {
+            workload: setup.kind.to_string(),
+            nodes: setup.nodes,
+            quota: setup.quota,
+            leader,
+            rate: sent.included_per_s,
+            cpu_us: sent.cpu.iter().map(|cpu| cpu.ms_per_tx * 1e3).collect(),
+            loader_us: sent.own_cpu.as_ref().map_or(0.0, |cpu| cpu.ms_per_tx * 1e3),
+            throttled,
+            loader_throttled,
+            log_bytes,
+            wire_bytes,
+            raw_bytes: raw.sum(),
+            transactions: workload.lines().count() as u64,
+            blocks: head,
+            clean: sent.is_clean(),
+        })
+    }
+}
+
+fn workload(args: &ScaleArgs, kind: Kind) -> anyhow::Result<Workload> {
+    generate(&GenArgs {
+        workload: kind,
+        count: if kind.is_heavy() { args.count / 10 } else { args.count },
+        accounts: args.accounts,
+        seed: 1,
+        chain_id: CHAIN_ID,
+        nonce: 0,
+        out: PathBuf::new(),
+    })
+}
+
+/// How fast this machine is at this moment.
+fn hashes_per_ms() -> f64 {
+    let start = Instant::now();
+    let mut hash = keccak256([]);
+    for _ in 0..CALIBRATION_HASHES {
+        hash = keccak256(hash);
+    }
+    std::hint::black_box(hash);
+    f64::from(CALIBRATION_HASHES) / (start.elapsed().as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ScaleArgs,
+    }
+
+    #[test]
+    fn each_size_is_measured_and_one_node_with_the_quota_of_each() {
+        let Line { args } = Line::parse_from(["scale", "--nodes", "1,3", "--workloads", "erc20"]);
+        let setup = |nodes, quota| Setup { kind: Kind::Erc20, nodes, quota };
+        assert_eq!(setups(&args), [setup(1, 20), setup(3, 20), setup(1, 60)]);
+        let without = ScaleArgs { quota: 0, ..args };
+        assert_eq!(setups(&without), [setup(1, 0), setup(3, 0)]);
+    }
+}
