@@ -5,7 +5,7 @@ use crate::{
     genesis::CHAIN_ID,
     http::Endpoint,
     output::Format,
-    process::{Process, blockraft_binary, ensure_free, scratch_dir},
+    process::{Process, blockraft_binary, child_processes, ensure_free, scratch_dir},
     send::{SendOptions, drive, report::Report},
     workload::Workload,
 };
@@ -18,15 +18,18 @@ use std::{
     process::Command,
 };
 
-/// anvil's default of 30 million holds 1,428 transfers a block and would be what is measured.
-const ANVIL_GAS_LIMIT: u64 = 1_000_000_000;
+/// Gas of a block on both sides: anvil's default of 30 million holds 1,428 transfers a block and would be what
+/// is measured.
+const GAS_LIMIT: u64 = 1_000_000_000;
+/// Receipts that are read after a run. anvil needs minutes for all of them.
+const RECEIPT_SAMPLE: usize = 200;
 
-/// Sends one file to fresh `blockraft dev` and fresh anvil, turn by turn.
+/// Sends the same files to fresh `blockraft dev`, a fresh cluster and fresh anvil, turn by turn.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareArgs {
-    /// The workload, from `gen`, signed from nonce 0.
-    #[arg(long)]
-    file: PathBuf,
+    /// A workload from `gen`, signed from nonce 0 by at most 20 accounts; may be repeated.
+    #[arg(long, required = true)]
+    file: Vec<PathBuf>,
     /// The anvil program (npm package `@foundry-rs/anvil`).
     #[arg(long, default_value = "anvil")]
     anvil: PathBuf,
@@ -36,13 +39,17 @@ pub(crate) struct CompareArgs {
     /// Runs of each.
     #[arg(long, default_value_t = 3)]
     runs: u32,
-    /// Seconds between anvil's blocks. Its other mode makes a block a transaction.
+    /// Nodes of ours, on this machine: 1 is `blockraft dev`, more a `blockraft devnet`. Several are measured
+    /// in turns.
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    nodes: Vec<u16>,
+    /// Seconds between blocks on both sides. anvil's other mode makes a block a transaction.
     #[arg(long, default_value_t = 1)]
-    anvil_block_time: u64,
-    /// More arguments for `blockraft dev`, for example `--blockraft-arg=--block-time=1`.
+    block_time: u64,
+    /// More arguments for `blockraft dev` and `devnet`.
     #[arg(long, allow_hyphen_values = true)]
     blockraft_arg: Vec<String>,
-    /// Port that both are started on.
+    /// Port that all are started on; nodes of a cluster use those that follow, and from 100 above.
     #[arg(long, default_value_t = 21845)]
     port: u16,
     #[command(flatten)]
@@ -52,58 +59,103 @@ pub(crate) struct CompareArgs {
     report: Option<PathBuf>,
 }
 
-/// All runs, in turns.
+/// All runs, file by file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Comparison {
+    files: Vec<Workloads>,
+}
+
+/// One file's runs, in turns.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Workloads {
     file: PathBuf,
-    blockraft: Vec<Report>,
     anvil: Vec<Report>,
-    /// Median rate of blockraft over anvil's.
+    blockraft: Vec<Ours>,
+}
+
+/// Runs of ours with so many nodes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ours {
+    nodes: u16,
+    runs: Vec<Report>,
+    /// Median rate over anvil's.
     included_ratio: f64,
-    /// Median CPU per transaction of blockraft over anvil's.
+    /// Median CPU per transaction, of all nodes, over anvil's.
     cpu_ratio: f64,
 }
 
 /// Runs the command. False when a run lost a transaction.
 pub(crate) async fn run(args: &CompareArgs, format: Format) -> anyhow::Result<bool> {
     let binary = blockraft_binary(args.bin.as_deref())?;
-    let workload = Workload::read(&args.file)?;
-    ensure!(args.runs > 0, "--runs starts at 1");
+    ensure!(args.runs > 0 && !args.nodes.is_empty(), "--runs and --nodes start at 1");
     let dir = scratch_dir("compare")?;
-    let (mut blockraft, mut anvil) = (Vec::new(), Vec::new());
-    for turn in 0..args.runs {
-        let datadir = dir.join(format!("dev{turn}"));
-        let own = blockraft_command(&binary, args, &datadir);
-        blockraft.push(run_one(own, args, &workload, &dir.join("blockraft.log")).await?);
-        let peer = anvil_command(args);
-        anvil.push(run_one(peer, args, &workload, &dir.join("anvil.log")).await?);
-        for report in blockraft.last().into_iter().chain(anvil.last()) {
-            format.note(format_args!("run {}: {report}", turn + 1));
-        }
+    let mut comparison = Comparison { files: Vec::new() };
+    for file in &args.file {
+        let workload = Workload::read(file)?;
+        comparison.files.push(compare(args, &binary, file, &workload, &dir, format).await?);
     }
-    let comparison = Comparison {
-        file: args.file.clone(),
-        included_ratio: median(&blockraft, rate) / median(&anvil, rate),
-        cpu_ratio: median(&blockraft, cpu) / median(&anvil, cpu),
-        blockraft,
-        anvil,
-    };
     if let Some(path) = &args.report {
         std::fs::write(path, serde_json::to_string_pretty(&comparison)?)?;
     }
     format.result(&comparison);
-    let is_clean = comparison.blockraft.iter().chain(&comparison.anvil).all(Report::is_clean);
+    let is_clean = comparison.reports().all(Report::is_clean);
     if is_clean {
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(is_clean)
 }
 
-fn blockraft_command(binary: &Path, args: &CompareArgs, datadir: &Path) -> Command {
+async fn compare(
+    args: &CompareArgs,
+    binary: &Path,
+    file: &Path,
+    workload: &Workload,
+    dir: &Path,
+    format: Format,
+) -> anyhow::Result<Workloads> {
+    let mut anvil = Vec::new();
+    let mut ours: Vec<Vec<Report>> = vec![Vec::new(); args.nodes.len()];
+    for turn in 1..=args.runs {
+        for (nodes, runs) in args.nodes.iter().zip(&mut ours) {
+            let datadir = dir.join("data");
+            let command = blockraft_command(binary, args, *nodes, &datadir);
+            let report =
+                run_one(command, args, *nodes, workload, &dir.join("blockraft.log")).await?;
+            std::fs::remove_dir_all(&datadir)?;
+            format.note(format_args!("{} run {turn}, {nodes} nodes: {report}", file.display()));
+            runs.push(report);
+        }
+        let report =
+            run_one(anvil_command(args), args, 1, workload, &dir.join("anvil.log")).await?;
+        format.note(format_args!("{} run {turn}: {report}", file.display()));
+        anvil.push(report);
+    }
+    let (anvil_rate, anvil_cpu) = (median(&anvil, rate), median(&anvil, cpu));
+    let blockraft = args.nodes.iter().zip(ours).map(|(nodes, runs)| Ours {
+        nodes: *nodes,
+        included_ratio: median(&runs, rate) / anvil_rate,
+        cpu_ratio: median(&runs, cpu) / anvil_cpu,
+        runs,
+    });
+    Ok(Workloads { file: file.to_owned(), blockraft: blockraft.collect(), anvil })
+}
+
+fn blockraft_command(binary: &Path, args: &CompareArgs, nodes: u16, datadir: &Path) -> Command {
     let mut command = Command::new(binary);
-    command.arg("dev").arg("--port").arg(args.port.to_string()).arg("--datadir").arg(datadir);
-    command.args(&args.blockraft_arg);
+    match nodes {
+        1 => command.arg("dev"),
+        _ => command.args(["devnet", "--nodes", &nodes.to_string()]),
+    };
+    command
+        .args(["--port", &args.port.to_string()])
+        .args(["--block-time", &args.block_time.to_string()])
+        .args(["--gas-limit", &GAS_LIMIT.to_string()])
+        .arg("--datadir")
+        .arg(datadir)
+        .args(&args.blockraft_arg);
     command
 }
 
@@ -113,8 +165,8 @@ fn anvil_command(args: &CompareArgs) -> Command {
         .arg("--silent")
         .args(["--mnemonic", DEV_MNEMONIC])
         .args(["--port", &args.port.to_string()])
-        .args(["--block-time", &args.anvil_block_time.to_string()])
-        .args(["--gas-limit", &ANVIL_GAS_LIMIT.to_string()])
+        .args(["--block-time", &args.block_time.to_string()])
+        .args(["--gas-limit", &GAS_LIMIT.to_string()])
         .args(["--accounts", &DEV_ACCOUNT_COUNT.to_string()])
         .args(["--chain-id", &CHAIN_ID.to_string()]);
     command
@@ -123,17 +175,26 @@ fn anvil_command(args: &CompareArgs) -> Command {
 async fn run_one(
     mut command: Command,
     args: &CompareArgs,
+    nodes: u16,
     workload: &Workload,
     log: &Path,
 ) -> anyhow::Result<Report> {
-    ensure_free(args.port)?;
+    let ports = args.port..args.port + nodes;
+    ports.clone().try_for_each(ensure_free)?;
     let name = command.get_program().to_string_lossy().into_owned();
-    let endpoint = Endpoint::local(args.port);
+    let endpoints: Vec<_> = ports.map(Endpoint::local).collect();
     let mut process = Process::start(&mut command, log)?;
-    process.wait_until_it_answers(&endpoint, "eth_chainId").await.with_context(|| name.clone())?;
-    let (endpoints, pids) = ([endpoint], [process.pid()]);
-    let report = drive(workload.clone(), &endpoints, &args.options, &pids).await.context(name)?;
-    process.kill()?;
+    for endpoint in &endpoints {
+        process
+            .wait_until_it_answers(endpoint, "eth_chainId")
+            .await
+            .with_context(|| name.clone())?;
+    }
+    let children = child_processes(process.pid())?;
+    let pids = if children.is_empty() { vec![process.pid()] } else { children };
+    let options = SendOptions { sample: Some(RECEIPT_SAMPLE), ..args.options.clone() };
+    let report = drive(workload.clone(), &endpoints, &options, &pids).await.context(name)?;
+    process.terminate()?;
     Ok(report)
 }
 
@@ -157,24 +218,40 @@ fn sorted(reports: &[Report], of: fn(&Report) -> f64) -> Vec<f64> {
     values
 }
 
+impl Comparison {
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        let ours = self.files.iter().flat_map(|file| file.blockraft.iter().flat_map(|o| &o.runs));
+        ours.chain(self.files.iter().flat_map(|file| &file.anvil))
+    }
+}
+
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<24}{:>26}{:>30}", "", "included/s (min-max)", "CPU ms/tx (min-max)")?;
-        for reports in [&self.blockraft, &self.anvil] {
-            let (rates, cpus) = (sorted(reports, rate), sorted(reports, cpu));
-            let name = reports[0].client.chars().take(23).collect::<String>();
-            let rates = format!(
-                "{:.0} ({:.0}-{:.0})",
-                median(reports, rate),
-                rates[0],
-                rates[rates.len() - 1]
-            );
-            let cpus =
-                format!("{:.4} ({:.4}-{:.4})", median(reports, cpu), cpus[0], cpus[cpus.len() - 1]);
-            writeln!(f, "{name:<24}{rates:>26}{cpus:>30}")?;
+        let columns = ("included/s (min-max)", "ratio", "CPU us/tx (min-max)", "ratio");
+        let (a, b, c, d) = columns;
+        write!(f, "{:<28}{:<14}{a:>24}{b:>8}{c:>24}{d:>8}", "workload", "node")?;
+        for Workloads { file, anvil, blockraft } in &self.files {
+            let file = file.file_stem().unwrap_or_default().to_string_lossy();
+            for Ours { nodes, runs, included_ratio, cpu_ratio } in blockraft {
+                let name = if *nodes == 1 { "dev".to_owned() } else { format!("{nodes} nodes") };
+                write!(
+                    f,
+                    "\n{file:<28}{name:<14}{:>24}{included_ratio:>7.2}x{:>24}{cpu_ratio:>7.2}x",
+                    spread(runs, rate, 1.0),
+                    spread(runs, cpu, 1e3),
+                )?;
+            }
+            let (rates, cpus) = (spread(anvil, rate, 1.0), spread(anvil, cpu, 1e3));
+            write!(f, "\n{file:<28}{:<14}{rates:>24}{:>8}{cpus:>24}", "anvil", "")?;
         }
-        write!(f, "{:<24}{:>25.2}x{:>29.2}x", "ratio", self.included_ratio, self.cpu_ratio)
+        Ok(())
     }
+}
+
+fn spread(reports: &[Report], of: fn(&Report) -> f64, scale: f64) -> String {
+    let values = sorted(reports, of);
+    let (least, most) = (values[0] * scale, values[values.len() - 1] * scale);
+    format!("{:.0} ({least:.0}-{most:.0})", median(reports, of) * scale)
 }
 
 #[cfg(test)]

@@ -97,6 +97,16 @@ impl Drop for Process {
     }
 }
 
+/// Processes that a process has started: the nodes of a devnet.
+pub(crate) fn child_processes(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("children"))?;
+        children.extend(text.split_ascii_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
 /// The `blockraft` program: as told, or the one beside this program.
 pub(crate) fn blockraft_binary(told: Option<&Path>) -> anyhow::Result<PathBuf> {
     let path = match told {

@@ -255,6 +255,7 @@ impl<'a> Bench<'a> {
             batch: self.args.batch,
             tps: None,
             timeout: self.args.timeout,
+            sample: None,
             poll_ms: 50,
         };
         groups.iter().try_for_each(|group| group.limit(Some(setup.quota)))?;

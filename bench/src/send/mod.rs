@@ -62,6 +62,9 @@ pub(crate) struct SendOptions {
     /// Seconds until the run is given up.
     #[arg(long, default_value_t = 300)]
     pub(crate) timeout: u64,
+    /// Read the receipts of so many transactions only; of the others, that one block names each.
+    #[arg(long)]
+    pub(crate) sample: Option<usize>,
     /// Milliseconds between looks for new blocks.
     #[arg(long, default_value_t = 20)]
     pub(crate) poll_ms: u64,
@@ -155,7 +158,7 @@ async fn run_phase(
     expected.send_replace(Some(expected_hashes(&load, &lanes.sent).len() as u64));
     let seen = watcher.join_next().await.expect("one task was spawned")?;
     let cpu_after = cpu_readings(&cpu_pids)?;
-    let receipts = wait_for_receipts(&mut node, &load, &lanes.sent, before).await?;
+    let receipts = wait_for_receipts(&mut node, &load, &lanes.sent, before, options.sample).await?;
     let mut report = summarize(&Run { load, lanes, seen, receipts });
     report.cpu = cpu_pids
         .iter()
@@ -204,11 +207,15 @@ async fn wait_for_receipts(
     load: &Load,
     sent: &[Sent],
     before: u64,
+    sample: Option<usize>,
 ) -> anyhow::Result<Receipts> {
     let hashes = expected_hashes(load, sent);
     loop {
         let read = match node.head().await {
-            Ok(head) => Receipts::read(node, before + 1, head).await,
+            Ok(head) => match sample {
+                Some(sample) => Receipts::read_some(node, before + 1, head, sample).await,
+                None => Receipts::read(node, before + 1, head).await,
+            },
             Err(error) => Err(error),
         };
         let is_last = Instant::now() >= load.deadline;
