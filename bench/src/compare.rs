@@ -2,20 +2,24 @@
 
 use crate::{
     accounts::{DEV_ACCOUNT_COUNT, DEV_MNEMONIC},
+    floors::{self, Floors},
     genesis::CHAIN_ID,
     http::Endpoint,
     output::Format,
     process::{Process, blockraft_binary, child_processes, ensure_free, scratch_dir},
+    rpc::Client,
     send::{SendOptions, drive, report::Report},
     workload::Workload,
 };
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::{
     fmt,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 /// Gas of a block on both sides: anvil's default of 30 million holds 1,428 transfers a block and would be what
@@ -23,6 +27,13 @@ use std::{
 const GAS_LIMIT: u64 = 1_000_000_000;
 /// Receipts that are read after a run. anvil needs minutes for all of them.
 const RECEIPT_SAMPLE: usize = 200;
+
+/// Transactions of a block when the floors are measured: less than what a second brings, so that any
+/// workload's fit.
+const FLOORS_BLOCK: usize = 10_000;
+
+/// How long a cluster may take to elect its first leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Sends the same files to fresh `blockraft dev`, a fresh cluster and fresh anvil, turn by turn.
 #[derive(Args, Clone, Debug)]
@@ -73,6 +84,7 @@ struct Workloads {
     file: PathBuf,
     anvil: Vec<Report>,
     blockraft: Vec<Ours>,
+    floors: Floors,
 }
 
 /// Runs of ours with so many nodes.
@@ -85,6 +97,8 @@ struct Ours {
     included_ratio: f64,
     /// Median CPU per transaction, of all nodes, over anvil's.
     cpu_ratio: f64,
+    /// The same over the sum of the stages' floors.
+    floors_ratio: f64,
 }
 
 /// Runs the command. False when a run lost a transaction.
@@ -133,14 +147,16 @@ async fn compare(
         format.note(format_args!("{} run {turn}: {report}", file.display()));
         anvil.push(report);
     }
+    let floors = floors::measure(workload, FLOORS_BLOCK)?;
     let (anvil_rate, anvil_cpu) = (median(&anvil, rate), median(&anvil, cpu));
     let blockraft = args.nodes.iter().zip(ours).map(|(nodes, runs)| Ours {
         nodes: *nodes,
         included_ratio: median(&runs, rate) / anvil_rate,
         cpu_ratio: median(&runs, cpu) / anvil_cpu,
+        floors_ratio: median(&runs, cpu) * 1e3 / floors.sum(),
         runs,
     });
-    Ok(Workloads { file: file.to_owned(), blockraft: blockraft.collect(), anvil })
+    Ok(Workloads { file: file.to_owned(), blockraft: blockraft.collect(), anvil, floors })
 }
 
 fn blockraft_command(binary: &Path, args: &CompareArgs, nodes: u16, datadir: &Path) -> Command {
@@ -190,12 +206,32 @@ async fn run_one(
             .await
             .with_context(|| name.clone())?;
     }
+    if nodes > 1 {
+        wait_for_leader(&endpoints).await?;
+    }
     let children = child_processes(process.pid())?;
     let pids = if children.is_empty() { vec![process.pid()] } else { children };
     let options = SendOptions { sample: Some(RECEIPT_SAMPLE), ..args.options.clone() };
     let report = drive(workload.clone(), &endpoints, &options, &pids).await.context(name)?;
     process.terminate()?;
     Ok(report)
+}
+
+/// A cluster elects before it takes anything on; that is not what is measured here.
+async fn wait_for_leader(endpoints: &[Endpoint]) -> anyhow::Result<()> {
+    let until = Instant::now() + LEADER_WITHIN;
+    for endpoint in endpoints {
+        let mut client = Client::new(endpoint.clone());
+        loop {
+            let status: Value = client.call("blockraft_status", json!([])).await?;
+            if !status["leader"].is_null() {
+                break;
+            }
+            ensure!(Instant::now() < until, "{endpoint} knows no leader");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
 }
 
 fn rate(report: &Report) -> f64 {
@@ -227,22 +263,22 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = ("included/s (min-max)", "ratio", "CPU us/tx (min-max)", "ratio");
-        let (a, b, c, d) = columns;
-        write!(f, "{:<28}{:<14}{a:>24}{b:>8}{c:>24}{d:>8}", "workload", "node")?;
-        for Workloads { file, anvil, blockraft } in &self.files {
+        let columns = ("included/s (min-max)", "ratio", "CPU us/tx (min-max)", "ratio", "floors");
+        let (a, b, c, d, e) = columns;
+        write!(f, "{:<20}{:<10}{a:>24}{b:>8}{c:>24}{d:>8}{e:>8}", "workload", "node")?;
+        for Workloads { file, anvil, blockraft, floors } in &self.files {
             let file = file.file_stem().unwrap_or_default().to_string_lossy();
-            for Ours { nodes, runs, included_ratio, cpu_ratio } in blockraft {
+            for Ours { nodes, runs, included_ratio, cpu_ratio, floors_ratio } in blockraft {
                 let name = if *nodes == 1 { "dev".to_owned() } else { format!("{nodes} nodes") };
                 write!(
                     f,
-                    "\n{file:<28}{name:<14}{:>24}{included_ratio:>7.2}x{:>24}{cpu_ratio:>7.2}x",
+                    "\n{file:<20}{name:<10}{:>24}{included_ratio:>7.2}x{:>24}{cpu_ratio:>7.2}x{floors_ratio:>7.2}x",
                     spread(runs, rate, 1.0),
                     spread(runs, cpu, 1e3),
                 )?;
             }
             let (rates, cpus) = (spread(anvil, rate, 1.0), spread(anvil, cpu, 1e3));
-            write!(f, "\n{file:<28}{:<14}{rates:>24}{:>8}{cpus:>24}", "anvil", "")?;
+            write!(f, "\n{file:<20}{:<10}{rates:>24}{:>8}{cpus:>24}\n{floors}", "anvil", "")?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod compare;
 mod cpu;
 mod engine;
 mod failover;
+mod floors;
 mod generate;
 mod genesis;
 mod http;
@@ -54,6 +55,8 @@ enum Command {
     Send(send::SendArgs),
     /// Kill the leader of a cluster under load, round after round, and check everything.
     Failover(failover::FailoverArgs),
+    /// Measure the least that each stage of a transaction's way costs.
+    Floors(floors::FloorsArgs),
     /// Measure clusters of several sizes, each node with the same small share of a core.
     Scale(scale::ScaleArgs),
     /// Measure what keeping the state costs: the trie, as ratios taken in one run.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(args, cli.output).map(|()| true),
         Command::Send(args) => block_on(send::run(args, cli.output)),
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
+        Command::Floors(args) => floors::run(args, cli.output).map(|()| true),
         Command::Scale(args) => block_on(scale::run(args, cli.output)),
         Command::State(args) => state::run(args, cli.output),
         Command::Engine(args) => engine::run(args, cli.output),

@@ -5,7 +5,7 @@
 //! CPU time of that thread, what runs on several in wall time, which needs as many quiet cores.
 
 mod mainnet;
-mod plain;
+pub(crate) mod plain;
 mod report;
 mod rows;
 mod workload;

@@ -13,10 +13,10 @@ use revm::{
 };
 
 /// revm's own database in memory.
-pub(super) type Database = CacheDB<EmptyDB>;
+pub(crate) type Database = CacheDB<EmptyDB>;
 
 /// The whole state as revm's own database holds it, code and all.
-pub(super) fn database(state: &MemoryState) -> Database {
+pub(crate) fn database(state: &MemoryState) -> Database {
     let mut database = Database::new(EmptyDB::default());
     for (hash, code) in &state.codes {
         database.cache.contracts.insert(*hash, Bytecode::new_raw(code.clone()));
@@ -38,7 +38,7 @@ pub(super) fn database(state: &MemoryState) -> Database {
 }
 
 /// Runs the transactions, each on what those before it left, and keeps their receipts.
-pub(super) fn run(
+pub(crate) fn run(
     database: &mut Database,
     env: &EvmEnv,
     transactions: &[Transaction],
