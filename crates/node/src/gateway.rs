@@ -11,18 +11,19 @@ use crate::{
     data_plane::{Peers, PendingVerdicts},
     producer::ProducerHandle,
 };
-use alloy_primitives::B256;
+use alloy_primitives::Bytes;
 use blockraft_primitives::{
     AdmitBatch, NodeId, Transaction,
     limits::{ADMIT_BYTES_MAX, ADMIT_TX_COUNT_MAX, LEADER_WAIT_MS},
 };
 use blockraft_protocol::{AdmissionRules, PoolError, Refusal, decode};
 use blockraft_raft::RaftStatus;
-use blockraft_rpc::{Submission, SubmitError};
+use blockraft_rpc::{Submission, SubmitError, Verdict};
 use futures::{
     future::FutureExt,
     stream::{FuturesOrdered, StreamExt},
 };
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -49,7 +50,43 @@ pub(crate) struct Gateway {
     pub(crate) tracker: TaskTracker,
 }
 
-type Reply = oneshot::Sender<Result<B256, SubmitError>>;
+/// Where the verdicts of one submission come together; answered when the last one is there.
+struct Answer {
+    verdicts: Vec<Option<Verdict>>,
+    missing: usize,
+    reply: Option<oneshot::Sender<Vec<Verdict>>>,
+}
+
+/// The place of one transaction in its submission's answer.
+struct Reply {
+    answer: Arc<Mutex<Answer>>,
+    place: usize,
+}
+
+impl Reply {
+    /// One for each transaction of a submission. When one is dropped without a verdict, whoever waits learns
+    /// it from the dropped channel.
+    fn all(count: usize, reply: oneshot::Sender<Vec<Verdict>>) -> impl Iterator<Item = Self> {
+        let verdicts = (0..count).map(|_| None).collect();
+        let answer = Answer { verdicts, missing: count, reply: Some(reply) };
+        let answer = Arc::new(Mutex::new(answer));
+        (0..count).map(move |place| Self { answer: answer.clone(), place })
+    }
+
+    fn send(self, verdict: Verdict) {
+        let mut answer = self.answer.lock();
+        answer.verdicts[self.place] = Some(verdict);
+        answer.missing -= 1;
+        if answer.missing > 0 {
+            return;
+        }
+        let verdicts = std::mem::take(&mut answer.verdicts).into_iter().flatten().collect();
+        if let Some(reply) = answer.reply.take() {
+            // The client may be gone; that changes nothing.
+            let _ = reply.send(verdicts);
+        }
+    }
+}
 
 /// Transactions that passed every check which needs no state, with who waits for them.
 #[derive(Default)]
@@ -62,7 +99,6 @@ impl Gateway {
     /// Runs until every sender of submissions is gone.
     pub(crate) async fn run(self, mut submissions: mpsc::Receiver<Submission>) {
         let mut decoding = FuturesOrdered::new();
-        let mut buffer = Vec::with_capacity(ADMIT_TX_COUNT_MAX);
         loop {
             tokio::select! {
                 biased;
@@ -71,13 +107,9 @@ impl Gateway {
                         self.offer(decoded).await;
                     }
                 }
-                count = submissions.recv_many(&mut buffer, ADMIT_TX_COUNT_MAX),
-                    if decoding.len() < DECODING_COUNT_MAX =>
-                {
-                    if count == 0 {
-                        return;
-                    }
-                    let batch = std::mem::replace(&mut buffer, Vec::with_capacity(64));
+                first = submissions.recv(), if decoding.len() < DECODING_COUNT_MAX => {
+                    let Some(first) = first else { return };
+                    let batch = gather(first, &mut submissions);
                     let chain = self.chain.clone();
                     let received = chain.timelines.now();
                     decoding.push_back(self.tracker.spawn_blocking(move || {
@@ -106,8 +138,7 @@ impl Gateway {
         let all = std::mem::take(decoded);
         for (tx, reply) in all.transactions.into_iter().zip(all.replies) {
             if self.chain.is_known(tx.tx_hash()) {
-                // The client may be gone; that changes nothing.
-                let _ = reply.send(Ok(*tx.tx_hash()));
+                reply.send(Ok(*tx.tx_hash()));
             } else {
                 decoded.transactions.push(tx);
                 decoded.replies.push(reply);
@@ -165,8 +196,7 @@ impl Gateway {
         let status = raft.borrow().clone();
         for (tx, reply) in part.transactions.iter().zip(part.replies) {
             let error = if self.chain.is_known(tx.tx_hash()) {
-                // The client may be gone; that changes nothing.
-                let _ = reply.send(Ok(*tx.tx_hash()));
+                reply.send(Ok(*tx.tx_hash()));
                 continue;
             } else if maybe_proposed {
                 SubmitError::OutcomeUnknown { hash: *tx.tx_hash() }
@@ -177,7 +207,7 @@ impl Gateway {
                     retry_after_ms: 1000,
                 }
             };
-            let _ = reply.send(Err(error));
+            reply.send(Err(error));
         }
     }
 
@@ -190,8 +220,7 @@ impl Gateway {
                 Err(PoolError::NonceTooLow { .. }) if self.chain.is_known(&hash) => Ok(hash),
                 Err(error) => Err(error.into()),
             };
-            // The client may be gone; that changes nothing.
-            let _ = reply.send(answer);
+            reply.send(answer);
         }
     }
 }
@@ -199,32 +228,43 @@ impl Gateway {
 /// The leader has no room: the client may try again.
 fn refuse(part: Decoded) {
     for reply in part.replies {
-        // The client may be gone; that changes nothing.
-        let _ = reply.send(Err(SubmitError::Busy));
+        reply.send(Err(SubmitError::Busy));
     }
+}
+
+/// What has come in meanwhile, up to what fits one entry or a little more.
+fn gather(first: Submission, more: &mut mpsc::Receiver<Submission>) -> Vec<Submission> {
+    let mut count = first.raw.len();
+    let mut batch = vec![first];
+    while count < ADMIT_TX_COUNT_MAX
+        && let Ok(next) = more.try_recv()
+    {
+        count += next.raw.len();
+        batch.push(next);
+    }
+    batch
 }
 
 /// Decodes and recovers on all cores; answers what is refused already.
 fn decode_batch(batch: Vec<Submission>, rules: &AdmissionRules) -> Decoded {
     let stopwatch = Stopwatch::start();
+    let raw: Vec<&Bytes> = batch.iter().flat_map(|submission| &submission.raw).collect();
     // A small batch is not worth waking the other cores: several of them are decoded side by side.
-    let results: Vec<_> = if batch.len() < PARALLEL_DECODE_COUNT_MIN {
-        batch.iter().map(|submission| decode(&submission.raw, rules)).collect()
+    let results: Vec<_> = if raw.len() < PARALLEL_DECODE_COUNT_MIN {
+        raw.iter().map(|raw| decode(raw, rules)).collect()
     } else {
-        batch.par_iter().map(|submission| decode(&submission.raw, rules)).collect()
+        raw.par_iter().map(|raw| decode(raw, rules)).collect()
     };
     stopwatch.record_stage("recover");
+    let replies = batch.into_iter().flat_map(|s| Reply::all(s.raw.len(), s.reply));
     let mut decoded = Decoded::default();
-    for (submission, result) in batch.into_iter().zip(results) {
+    for (reply, result) in replies.zip(results) {
         match result {
             Ok(tx) => {
                 decoded.transactions.push(tx);
-                decoded.replies.push(submission.reply);
+                decoded.replies.push(reply);
             }
-            Err(error) => {
-                // The client may be gone; that changes nothing.
-                let _ = submission.reply.send(Err(error.into()));
-            }
+            Err(error) => reply.send(Err(error.into())),
         }
     }
     decoded

@@ -17,6 +17,7 @@ pub fn is_read_only(store: &Store) -> bool {
 pub(crate) async fn refuse(mut submitted: mpsc::Receiver<Submission>) {
     while let Some(submission) = submitted.recv().await {
         // The client may be gone; that changes nothing.
-        let _ = submission.reply.send(Err(SubmitError::ReadOnly));
+        let refusals = submission.raw.iter().map(|_| Err(SubmitError::ReadOnly));
+        let _ = submission.reply.send(refusals.collect());
     }
 }

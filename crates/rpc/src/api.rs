@@ -7,18 +7,20 @@ use crate::{
     filters::Filters,
     workers::Workers,
 };
-use blockraft_primitives::{ChainSpec, SealedBlock, Transaction};
+use blockraft_primitives::{ChainSpec, SealedBlock, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
 use blockraft_protocol::Pool;
 use blockraft_storage::Store;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 /// The state behind the methods.
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) pool: Arc<RwLock<Pool>>,
     pub(crate) submissions: mpsc::Sender<Submission>,
+    /// One permit for each transaction that waits for its verdict.
+    pub(crate) submission_room: Semaphore,
     pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     pub(crate) cluster: watch::Receiver<ClusterStatus>,
@@ -49,6 +51,7 @@ impl Api {
             store,
             pool,
             submissions,
+            submission_room: Semaphore::new(SUBMISSION_QUEUE_LEN_MAX),
             heads,
             pending,
             cluster,

@@ -87,14 +87,17 @@ pub enum ProofError {
     State(#[from] StateError),
 }
 
-/// A raw transaction on its way to the gateway.
+/// Raw transactions on their way to the gateway: those of one request, in its order.
 #[derive(Debug)]
 pub struct Submission {
-    /// As the client sent it: an EIP-2718 envelope, for blobs with its sidecar.
-    pub raw: Bytes,
-    /// The verdict: the hash once the transaction is in a committed entry. Nobody may wait any more.
-    pub reply: oneshot::Sender<Result<B256, SubmitError>>,
+    /// As the client sent them: EIP-2718 envelopes, for blobs with the sidecar.
+    pub raw: Vec<Bytes>,
+    /// One verdict each: the hash once the transaction is in a committed entry. Nobody may wait any more.
+    pub reply: oneshot::Sender<Vec<Verdict>>,
 }
+
+/// What became of a submitted transaction.
+pub type Verdict = Result<B256, SubmitError>;
 
 /// Why a transaction was not acknowledged.
 #[derive(Debug, thiserror::Error)]

@@ -36,7 +36,7 @@ mod workers;
 pub use config::{Finality, MetricsSource, RpcConfig};
 pub use context::{
     AccountProof, ClusterStatus, MemberStatus, NodeStatus, ProofError, ProofSource, Role,
-    RpcContext, SlotProof, Submission, SubmitError,
+    RpcContext, SlotProof, Submission, SubmitError, Verdict,
 };
 pub use engine::{
     BuiltPayload, EngineCall, EngineConfig, EngineError, EngineReply, ForkchoiceState,

@@ -1,35 +1,43 @@
 //! What happens around every call: metrics, geth's text for unknown methods, and batches.
 
 use crate::{
-    errors::{INVALID_REQUEST, METHOD_NOT_FOUND, RESPONSE_TOO_LARGE, RpcError},
+    SubmitError,
+    api::Api,
+    args::Args,
+    errors::{INVALID_REQUEST, METHOD_NOT_FOUND, RESPONSE_TOO_LARGE, RpcError, RpcResult},
     http::Transport,
 };
+use alloy_primitives::Bytes;
 use blockraft_primitives::limits::{RPC_BATCH_LEN_MAX, RPC_RESPONSE_BYTES_MAX};
 use futures::{Stream, StreamExt, stream};
 use jsonrpsee::{
-    BatchResponseBuilder, MethodResponse, Methods,
+    BatchResponseBuilder, MethodResponse, Methods, ResponsePayload,
     server::middleware::rpc::{
         Batch, BatchEntry, BatchEntryErr, Notification, Request, RpcServiceT,
     },
     types::{ErrorObjectOwned, Id},
 };
 use metrics::{counter, histogram};
-use std::{future::Future, pin::pin};
+use std::{future::Future, pin::pin, sync::Arc};
 
 /// Calls of one batch that run at the same time when they only read. More would only hold more answers
 /// in memory.
 const BATCH_READ_WIDTH: usize = 4;
 
+/// What batches are made of when they carry load.
+const SEND: &str = "eth_sendRawTransaction";
+
 /// The middleware, around one connection's service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Calls<S> {
     service: S,
     methods: Methods,
+    api: Arc<Api>,
 }
 
 impl<S> Calls<S> {
-    pub(crate) fn new(service: S, methods: Methods) -> Self {
-        Self { service, methods }
+    pub(crate) fn new(service: S, methods: Methods, api: Arc<Api>) -> Self {
+        Self { service, methods, api }
     }
 
     /// The method's name as a label that lives for ever, or what to answer instead of calling it.
@@ -129,6 +137,13 @@ where
             while let Some(next) = entries.next_if(|next| is_write(next) == writes) {
                 run.push(next);
             }
+            if let Some(sends) = sends_of(&run) {
+                let answers = stream::iter(send_all(&calls.api, sends).await.into_iter().map(Some));
+                if !fill(&mut responses, &mut room, answers).await {
+                    break;
+                }
+                continue;
+            }
             let width = if writes { run.len() } else { BATCH_READ_WIDTH };
             let pending: Vec<_> = run.into_iter().map(|entry| answer(calls, entry)).collect();
             let answers = stream::iter(pending).buffered(width);
@@ -154,6 +169,58 @@ where
         return MethodResponse::notification();
     }
     MethodResponse::from_batch(batch.finish())
+}
+
+/// The calls of a run that are all `eth_sendRawTransaction`: they go to the gateway as one.
+fn sends_of<'b, 'a>(run: &'b [Entry<'a>]) -> Option<Vec<&'b Request<'a>>> {
+    let call = |entry: &'b Entry<'a>| match entry {
+        Ok(BatchEntry::Call(call)) if call.method_name() == SEND => Some(call),
+        _ => None,
+    };
+    if run.len() < 2 { None } else { run.iter().map(call).collect() }
+}
+
+/// Answers them, each as if it had been sent alone.
+async fn send_all(api: &Arc<Api>, calls: Vec<&Request<'_>>) -> Vec<MethodResponse> {
+    let count = calls.len() as u64;
+    counter!("blockraft_rpc_server_calls_started_total", "method" => SEND).increment(count);
+    let started = tokio::time::Instant::now();
+    let arguments: Vec<RpcResult<Bytes>> = calls.iter().map(|call| raw_of(call)).collect();
+    let raw = arguments.iter().flatten().cloned().collect();
+    let mut verdicts = api.submit_all(raw).await.into_iter();
+    let mut successes = 0;
+    let answers = calls.into_iter().zip(arguments).map(|(call, argument)| {
+        let id = call.id.clone();
+        let verdict = argument.and_then(|_| {
+            let verdict = verdicts.next().unwrap_or(Err(SubmitError::ShuttingDown));
+            verdict.map_err(RpcError::from)
+        });
+        match verdict {
+            Ok(hash) => {
+                successes += 1;
+                let hash = ResponsePayload::success_borrowed(&hash);
+                MethodResponse::response(id, hash, RPC_RESPONSE_BYTES_MAX as usize)
+            }
+            Err(refusal) => MethodResponse::error(id, ErrorObjectOwned::from(refusal)),
+        }
+    });
+    let answers = answers.collect();
+    let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
+    duration.record_many(started.elapsed().as_secs_f64(), count as usize);
+    counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND).increment(successes);
+    counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
+        .increment(count - successes);
+    answers
+}
+
+/// The one argument. What does not read as such is told in the words of every other call.
+fn raw_of(call: &Request<'_>) -> RpcResult<Bytes> {
+    let params = call.params();
+    let one = params.as_str().and_then(|text| serde_json::from_str::<(Bytes,)>(text).ok());
+    match one {
+        Some((raw,)) => Ok(raw),
+        None => Args::parse(&params, 1)?.required(0),
+    }
 }
 
 /// Takes answers until there is no room; then `false`.
@@ -200,7 +267,7 @@ fn error(id: Id<'_>, code: i32, text: &str) -> MethodResponse {
 }
 
 fn is_write(entry: &Entry<'_>) -> bool {
-    entry.as_ref().is_ok_and(|call| {
-        matches!(call.method_name(), "eth_sendRawTransaction" | "eth_sendRawTransactionSync")
-    })
+    entry
+        .as_ref()
+        .is_ok_and(|call| matches!(call.method_name(), SEND | "eth_sendRawTransactionSync"))
 }

@@ -117,6 +117,7 @@ impl Listening {
     ) -> Result<Self, RpcServerError> {
         let method_names = methods.method_names().collect();
         let layered = methods.clone();
+        let api = gate.api.clone();
         let server = ServerBuilder::new()
             .set_config(settings)
             .set_http_middleware(
@@ -127,7 +128,7 @@ impl Listening {
             )
             .set_rpc_middleware(
                 RpcServiceBuilder::new()
-                    .layer_fn(move |service| Calls::new(service, layered.clone())),
+                    .layer_fn(move |service| Calls::new(service, layered.clone(), api.clone())),
             )
             .build(addr)
             .await

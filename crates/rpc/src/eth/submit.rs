@@ -1,7 +1,7 @@
 //! Sending transactions. An answer with a hash means: the transaction is in a committed log entry.
 
 use crate::{
-    Submission, SubmitError,
+    Submission, SubmitError, Verdict,
     api::Api,
     args::Args,
     errors::{RpcError, RpcResult, SYNC_NOT_READY, SYNC_TIMEOUT},
@@ -32,15 +32,38 @@ pub(crate) fn register(registry: &mut Registry) {
 impl Api {
     /// Hands a raw transaction to the gateway and waits for its verdict. The same transaction sent again
     /// is the same success, whether it waits in the pool or is in a block by now.
-    async fn submit(self: &Arc<Self>, raw: Bytes) -> Result<B256, SubmitError> {
-        let (reply, verdict) = oneshot::channel();
-        self.submissions.try_send(Submission { raw: raw.clone(), reply }).map_err(|error| {
-            match error {
-                TrySendError::Full(_) => SubmitError::Busy,
-                TrySendError::Closed(_) => SubmitError::ShuttingDown,
-            }
-        })?;
-        match verdict.await.map_err(|_| SubmitError::ShuttingDown)? {
+    async fn submit(self: &Arc<Self>, raw: Bytes) -> Verdict {
+        let mut verdicts = self.submit_all(vec![raw]).await;
+        verdicts.pop().unwrap_or(Err(SubmitError::ShuttingDown))
+    }
+
+    /// Likewise for the transactions of one batch: one verdict each. They go to the gateway as one and
+    /// come back as one, which costs a tenth of as many calls.
+    pub(crate) async fn submit_all(self: &Arc<Self>, raw: Vec<Bytes>) -> Vec<Verdict> {
+        let count = raw.len();
+        let all = |error: fn() -> SubmitError| (0..count).map(|_| Err(error())).collect();
+        if raw.is_empty() {
+            return Vec::new();
+        }
+        let (reply, verdicts) = oneshot::channel();
+        let Ok(_room) = self.submission_room.try_acquire_many(count as u32) else {
+            return all(|| SubmitError::Busy);
+        };
+        match self.submissions.try_send(Submission { raw: raw.clone(), reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return all(|| SubmitError::Busy),
+            Err(TrySendError::Closed(_)) => return all(|| SubmitError::ShuttingDown),
+        }
+        let Ok(verdicts) = verdicts.await else { return all(|| SubmitError::ShuttingDown) };
+        let mut answers = Vec::with_capacity(count);
+        for (raw, verdict) in raw.into_iter().zip(verdicts) {
+            answers.push(self.recognise(raw, verdict).await);
+        }
+        answers
+    }
+
+    async fn recognise(self: &Arc<Self>, raw: Bytes, verdict: Verdict) -> Verdict {
+        match verdict {
             // Blob transactions are not taken, so the hash is that of the bytes.
             Err(SubmitError::Pool(PoolError::AlreadyKnown)) => Ok(keccak256(&raw)),
             Err(SubmitError::Pool(PoolError::NonceTooLow { next, nonce })) => {

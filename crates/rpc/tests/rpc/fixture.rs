@@ -209,11 +209,14 @@ async fn admit_all(
     cluster: watch::Receiver<ClusterStatus>,
 ) {
     while let Some(Submission { raw, reply }) = submitted.recv().await {
-        let verdict = admit(&raw, &store, &pool, &log_index, &cluster);
-        if let Ok(tx) = &verdict {
-            let _nobody_listens = pending.send(Arc::from([tx.clone()]));
-        }
-        let _gone = reply.send(verdict.map(|tx| *tx.tx_hash()));
+        let verdicts = raw.iter().map(|raw| {
+            let verdict = admit(raw, &store, &pool, &log_index, &cluster);
+            if let Ok(tx) = &verdict {
+                let _nobody_listens = pending.send(Arc::from([tx.clone()]));
+            }
+            verdict.map(|tx| *tx.tx_hash())
+        });
+        let _gone = reply.send(verdicts.collect());
     }
 }
 

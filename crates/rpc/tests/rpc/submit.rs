@@ -123,6 +123,30 @@ async fn the_pool_is_shown_by_sender_and_nonce() {
 }
 
 #[tokio::test]
+async fn each_transaction_of_a_batch_has_its_own_verdict() {
+    let node = node().await;
+    let call = |id: u64, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": "eth_sendRawTransaction", "params": params});
+    let params = [
+        json!([raw(&transfer(0, 1))]),
+        json!(["nothex"]),
+        json!([raw(&transfer(1, 1))]),
+        json!([raw(&transfer(500, 1))]),
+        json!([]),
+        json!([raw(&transfer(0, 1))]),
+    ];
+    let batch: Vec<Value> = params.iter().zip(0..).map(|(p, id)| call(id, p.clone())).collect();
+    let answer = node.client.post(&Value::from(batch).to_string()).await.json();
+    for (id, params) in params.iter().enumerate() {
+        // As if it had been sent alone.
+        let body = call(id as u64, params.clone()).to_string();
+        assert_eq!(answer[id], node.client.post(&body).await.json(), "{params}");
+    }
+    assert_eq!(answer[0]["result"], json!(transfer(0, 1).tx_hash()));
+    assert_eq!(answer[1]["error"]["code"], -32602);
+    assert_eq!(node.pool.read().len(), 2);
+}
+
+#[tokio::test]
 async fn a_batch_of_transactions_is_answered_in_its_order() {
     let node = node().await;
     let call = |id: u64| {
