@@ -50,12 +50,15 @@ enum Group {
     Mix,
 }
 
+/// What measures a group of rows, so many times over.
+type Measure = fn(usize, &mut Report) -> anyhow::Result<()>;
+
 /// Measures and prints. `false` if a row is not what it must be.
 pub(crate) fn run(args: &EngineArgs, format: Format) -> anyhow::Result<bool> {
     let mut report = Report::default();
     let repeats = args.repeats as usize;
     let wanted = |group| args.only.is_empty() || args.only.contains(&group);
-    let groups: [(Group, fn(usize, &mut Report) -> anyhow::Result<()>); 5] = [
+    let groups: [(Group, Measure); 5] = [
         (Group::Traced, rows::traced),
         (Group::Threads, rows::threads),
         (Group::Hot, rows::hot),

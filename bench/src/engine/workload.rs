@@ -265,7 +265,7 @@ impl World {
     fn swap(&mut self, number: u64, pool: u64) -> Transaction {
         let to = user(number);
         let amount = U256::from(19_000 * ETHER);
-        let swap = swapCall { zeroForOne: number % 2 == 0, amount, to };
+        let swap = swapCall { zeroForOne: number.is_multiple_of(2), amount, to };
         self.call(to, self.pools[pool as usize], swap)
     }
 

@@ -116,11 +116,11 @@ impl Group {
         match self.version {
             Version::One => {
                 self.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
-                let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
+                let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
                 self.write("cpu.cfs_quota_us", &quota)
             }
             Version::Two => {
-                let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
+                let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
                 self.write("cpu.max", &format!("{quota} {PERIOD_US}"))
             }
         }

@@ -128,7 +128,7 @@ fn plain_records(diffs: &[StateDiff]) -> Records {
     for account in diffs.iter().flat_map(|diff| &diff.accounts) {
         let hashed = keccak256(account.address);
         if account.change != AccountChange::Unchanged {
-            let value = [account.address.to_vec(), alloy_rlp::encode(&account.change)].concat();
+            let value = [account.address.to_vec(), alloy_rlp::encode(account.change)].concat();
             accounts.insert(hashed, value);
         }
         for change in &account.storage {

@@ -21,8 +21,7 @@ pub fn receipts_root_and_bloom(
     transactions: &[Transaction],
     receipts: &[Receipt],
 ) -> (B256, Bloom) {
-    let blooms: Vec<Bloom> =
-        receipts.par_chunks(BLOOM_CHUNK).flat_map_iter(blooms).collect();
+    let blooms: Vec<Bloom> = receipts.par_chunks(BLOOM_CHUNK).flat_map_iter(blooms).collect();
     let block_bloom = blooms.iter().fold(Bloom::ZERO, |all, bloom| all | *bloom);
     let root = ordered_root(receipts.len(), |index, out| {
         let tx_type = transactions[index].ty();

@@ -1,8 +1,6 @@
 //! What the log holds for a transaction: as much as its raw bytes and little more, and the same when it is
 //! read back.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use alloy_consensus::{Eip658Value, Header, Signed, TxEip1559, TxEnvelope, transaction::Recovered};
 use alloy_eips::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Log, LogData, Signature, TxKind, U256, keccak256};

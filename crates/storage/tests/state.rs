@@ -98,7 +98,7 @@ fn keys_that_change_in_every_block_are_read_at_each() {
     let mut chain = Chain::new(8, 1);
     chain.init(dir.path());
     let store = Store::open_with(dir.path(), options(u64::MAX)).unwrap();
-    let held = |number: u64| if number % 7 == 0 { U256::ZERO } else { U256::from(number) };
+    let held = |number: u64| if number.is_multiple_of(7) { U256::ZERO } else { U256::from(number) };
     for number in 1..=BLOCKS {
         let balance = held(number);
         let change = match balance.is_zero() {

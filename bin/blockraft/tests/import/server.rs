@@ -30,14 +30,18 @@ impl Server {
         let mut command = blockraft();
         command.args(["dev", "-o", "json", "--port", &port.to_string()]).args(more);
         command.arg("--datadir").arg(datadir).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let child = command.spawn().unwrap();
+        let address = format!("127.0.0.1:{port}");
+        let mut server = Self { child, banner: Value::Null, address };
         let mut text = String::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        for line in BufReader::new(server.child.stdout.take().unwrap()).lines() {
             text += &line.unwrap();
-            if text.ends_with('}') && text.starts_with('{') {
-                if let Ok(banner) = serde_json::from_str(&text) {
-                    return Self { child, banner, address: format!("127.0.0.1:{port}") };
-                }
+            if text.ends_with('}')
+                && text.starts_with('{')
+                && let Ok(banner) = serde_json::from_str(&text)
+            {
+                server.banner = banner;
+                return server;
             }
         }
         panic!("the node ended without a banner: {text}");

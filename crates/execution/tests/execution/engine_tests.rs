@@ -82,7 +82,7 @@ pub(crate) fn shares(
         match rng.random_range(0..10) {
             // Missing; a late one is no different.
             0 => continue,
-            1 => seeds.extend(execute_share(input, &stale(rng, parent), &share).unwrap()),
+            1 => seeds.extend(execute_share(input, stale(rng, parent), &share).unwrap()),
             // Part of it twice.
             2 => {
                 let half = &share[..share.len() / 2];
@@ -91,7 +91,7 @@ pub(crate) fn shares(
             }
             // Twice, the first time by one that lags.
             3 => {
-                seeds.extend(execute_share(input, &stale(rng, parent), &share).unwrap());
+                seeds.extend(execute_share(input, stale(rng, parent), &share).unwrap());
                 seeds.extend(execute_share(input, parent, &share).unwrap());
             }
             _ => seeds.extend(execute_share(input, parent, &share).unwrap()),

@@ -206,7 +206,7 @@ impl Chain {
     pub(crate) fn subtrie_roots(&self) -> Result<(u64, B256, Vec<SubtrieRoot>), NodeError> {
         let mut at_head = self.trie.lock();
         let head = self.store.head();
-        let hash = at_head.ahead.back().map_or(head.hash(), |ahead| ahead.hash);
+        let hash = at_head.ahead.back().map_or_else(|| head.hash(), |ahead| ahead.hash);
         let number = head.number + at_head.ahead.len() as u64;
         let trie = at_head.trie()?;
         Ok((number, hash, (0..=u8::MAX).map(|prefix| trie.subtrie_root(prefix)).collect()))

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "all of this is tests, helpers included; clippy sees that only of functions marked so"
 )]
 

@@ -52,7 +52,8 @@ fn rules(fork: &str) -> AdmissionRules {
         eip158_block: at("EIP158"),
         byzantium_block: at("Byzantium"),
         constantinople_block: at("Constantinople"),
-        petersburg_block: at("ConstantinopleFix").or(at("Constantinople").map(|_| u64::MAX)),
+        petersburg_block: at("ConstantinopleFix")
+            .or_else(|| at("Constantinople").map(|_| u64::MAX)),
         istanbul_block: at("Istanbul"),
         berlin_block: at("Berlin"),
         london_block: at("London"),
