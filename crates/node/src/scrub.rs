@@ -214,20 +214,25 @@ mod tests {
         for _ in 0..5 {
             grow(&mut world);
         }
-        let (number, hash, roots) = world.chain.subtrie_roots().unwrap();
-        let block = RoundBlock { number, hash };
+        let begin = |world: &World| {
+            let (number, hash, roots) = world.chain.subtrie_roots().unwrap();
+            Round { block: RoundBlock { number, hash }, roots }
+        };
+        let round = begin(&world);
         // The chain goes on: the round is of the block at which it began.
         for _ in 0..3 {
             grow(&mut world);
         }
         world.chain.store.persist().unwrap();
-        let damaged = |world: &World| -> Vec<String> {
+        let damaged = |world: &World, Round { block, roots }: &Round| -> Vec<String> {
             let check =
-                |(prefix, root)| check_partition(&world.chain, prefix, block, root).unwrap();
-            (0..=u8::MAX).zip(&roots).filter_map(check).collect()
+                |(prefix, root)| check_partition(&world.chain, prefix, *block, root).unwrap();
+            (0..=u8::MAX).zip(roots).filter_map(check).collect()
         };
-        assert_eq!(damaged(&world), Vec::<String>::new());
+        assert_eq!(damaged(&world, &round), Vec::<String>::new());
 
+        // A round reads what changed after its block from the history: the next one finds this.
+        let round = begin(&world);
         let address = world.keys[2].address();
         let hashed = keccak256(address);
         let shard = usize::from(hashed[0]) * 4 / 256;
@@ -242,7 +247,7 @@ mod tests {
                 open.write_all(&[bytes[place] ^ 1]).unwrap();
             }
         }
-        let found = damaged(&world);
+        let found = damaged(&world, &round);
         assert_eq!(found.len(), 1, "{found:?}");
         for word in [
             format!("shard {shard}, partition {:#04x}", hashed[0]),
