@@ -1,8 +1,9 @@
 //! The command line. Flags are also `BLOCKRAFT_*` variables; `node` reads a TOML file beneath both.
 
 use crate::output::OutputFormat;
-use alloy_primitives::Address;
-use blockraft_node::{Distribution, maintenance::SnapshotPeer};
+use alloy_primitives::{Address, utils::parse_ether};
+use anyhow::Context;
+use blockraft_node::{Distribution, SubmissionRules, maintenance::SnapshotPeer};
 use blockraft_primitives::NodeId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -294,6 +295,17 @@ pub(crate) struct NodeArgs {
     /// Host names that requests may name, comma separated; loopback names are always allowed, `*` allows all.
     #[arg(long, env = "BLOCKRAFT_HTTP_VHOSTS", value_delimiter = ',')]
     pub(crate) http_vhosts: Option<Vec<String>>,
+    /// Ether that a transaction's gas may cost at most; 1 when absent, 0 for no limit.
+    #[arg(long = "rpc.txfeecap", env = "BLOCKRAFT_RPC_TXFEECAP", value_name = "ETHER")]
+    pub(crate) rpc_txfeecap: Option<String>,
+    /// Take legacy transactions that are not signed for one chain (EIP-155).
+    #[arg(
+        long = "rpc.allow-unprotected-txs",
+        env = "BLOCKRAFT_RPC_ALLOW_UNPROTECTED_TXS",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) rpc_allow_unprotected_txs: Option<bool>,
     /// The Engine API.
     #[command(flatten)]
     #[serde(default)]
@@ -520,6 +532,17 @@ pub(crate) struct StatusArgs {
 }
 
 impl NodeArgs {
+    /// What the node asks of transactions beyond the chain's rules.
+    pub(crate) fn submission(&self) -> anyhow::Result<SubmissionRules> {
+        let mut rules = SubmissionRules::default();
+        if let Some(ether) = &self.rpc_txfeecap {
+            let cap = parse_ether(ether).with_context(|| format!("--rpc.txfeecap {ether}"))?;
+            rules.fee_cap = (!cap.is_zero()).then_some(cap);
+        }
+        rules.unprotected = self.rpc_allow_unprotected_txs.unwrap_or(false);
+        Ok(rules)
+    }
+
     /// These settings over those of a file.
     pub(crate) fn over(self, file: Self) -> Self {
         Self {
@@ -536,6 +559,10 @@ impl NodeArgs {
             fee_recipient: self.fee_recipient.or(file.fee_recipient),
             http_corsdomain: self.http_corsdomain.or(file.http_corsdomain),
             http_vhosts: self.http_vhosts.or(file.http_vhosts),
+            rpc_txfeecap: self.rpc_txfeecap.or(file.rpc_txfeecap),
+            rpc_allow_unprotected_txs: self
+                .rpc_allow_unprotected_txs
+                .or(file.rpc_allow_unprotected_txs),
             authrpc: self.authrpc.over(file.authrpc),
             raft_heartbeat_ms: self.raft_heartbeat_ms.or(file.raft_heartbeat_ms),
             raft_election_ms: self.raft_election_ms.or(file.raft_election_ms),

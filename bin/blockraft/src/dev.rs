@@ -42,6 +42,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         bootstrap: true,
         block_time_ms: Some(block_time_ms),
         fee_recipient: None,
+        submission: Default::default(),
         cors_domains: Vec::new(),
         virtual_hosts: Vec::new(),
         engine_api: engine_api::config(&args.authrpc, &datadir)?,

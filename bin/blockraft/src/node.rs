@@ -78,6 +78,7 @@ fn read_config(path: &Path) -> anyhow::Result<NodeArgs> {
 }
 
 fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
+    let submission = args.submission()?;
     let datadir = args.datadir.context("a node needs a data directory: --datadir")?;
     let rpc_addr = args.rpc_addr.unwrap_or_else(|| ([127, 0, 0, 1], 8545).into());
     if let Some(genesis) = &args.genesis {
@@ -112,6 +113,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         bootstrap: args.bootstrap.unwrap_or(true),
         block_time_ms: args.block_time.map(|t| t.0),
         fee_recipient: args.fee_recipient,
+        submission,
         cors_domains: args.http_corsdomain.unwrap_or_default(),
         virtual_hosts: args.http_vhosts.unwrap_or_default(),
         engine_api: engine_api::config(&args.authrpc, &datadir)?,

@@ -13,7 +13,7 @@ use crate::{
     trie_start::{self, TrieOptions},
 };
 use alloy_consensus::Sealed;
-use alloy_eips::eip4895::Withdrawals;
+use alloy_eips::{eip4895::Withdrawals, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR};
 use alloy_primitives::{Address, B256, U256};
 use blockraft_execution::Watchdog;
 use blockraft_primitives::{
@@ -249,7 +249,12 @@ impl Chain {
         let view = self.store.view(self.store.head().number)?;
         let mut failed = None;
         let account_of = |sender| read_account(&view, sender, &mut failed);
-        let sifted = self.pool.read().sift(in_flight, transactions, account_of, &self.rules());
+        // What cannot be read here is refused when it runs.
+        let is_contract = |account: &Account| {
+            view.code(account.code_hash).is_ok_and(|code| !is_delegation(&code))
+        };
+        let rules = self.rules();
+        let sifted = self.pool.read().sift(in_flight, transactions, account_of, is_contract, &rules);
         failed.map_or(Ok(sifted), Err)
     }
 
@@ -356,6 +361,11 @@ fn restore_pool(store: &Store) -> Result<Pool, NodeError> {
     let account_of = |sender| read_account(&view, sender, &mut failed);
     let pool = Pool::restore(store.pool_records()?, store.applied().next_admission, account_of);
     failed.map_or(Ok(pool), |error| Err(error.into()))
+}
+
+/// Code that stands for another account's (EIP-7702): its account still sends transactions.
+fn is_delegation(code: &[u8]) -> bool {
+    code.len() == 23 && code.starts_with(&EIP7702_DELEGATION_DESIGNATOR)
 }
 
 /// The pool asks for accounts through a closure that cannot fail; the first failure is told afterwards.

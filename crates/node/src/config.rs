@@ -3,7 +3,7 @@
 use crate::Member;
 use alloy_primitives::Address;
 use blockraft_primitives::NodeId;
-use blockraft_protocol::Distribution;
+use blockraft_protocol::{Distribution, SubmissionRules};
 use blockraft_rpc::JwtSecret;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub fee_recipient: Option<Address>,
     /// Whether other members run parts of the blocks that this node builds.
     pub distribution: Distribution,
+    /// What this node asks of transactions beyond the chain's rules.
+    pub submission: SubmissionRules,
     /// Browser origins that may call (CORS).
     pub cors_domains: Vec<String>,
     /// Host names that requests may name beside loopback's.

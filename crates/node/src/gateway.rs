@@ -16,7 +16,7 @@ use blockraft_primitives::{
     AdmitBatch, NodeId, Transaction,
     limits::{ADMIT_BYTES_MAX, ADMIT_TX_COUNT_MAX, LEADER_WAIT_MS},
 };
-use blockraft_protocol::{AdmissionRules, PoolError, Refusal, decode};
+use blockraft_protocol::{AdmissionRules, PoolError, Refusal, SubmissionRules, decode};
 use blockraft_raft::RaftStatus;
 use blockraft_rpc::{Submission, SubmitError, Verdict};
 use futures::{
@@ -48,6 +48,7 @@ pub(crate) struct Gateway {
     pub(crate) producer: ProducerHandle,
     pub(crate) peers: Peers,
     pub(crate) tracker: TaskTracker,
+    pub(crate) submission: SubmissionRules,
 }
 
 /// Where the verdicts of one submission come together; answered when the last one is there.
@@ -111,9 +112,11 @@ impl Gateway {
                     let Some(first) = first else { return };
                     let batch = gather(first, &mut submissions);
                     let chain = self.chain.clone();
+                    let mut rules = chain.rules();
+                    rules.submission = self.submission;
                     let received = chain.timelines.now();
                     decoding.push_back(self.tracker.spawn_blocking(move || {
-                        let decoded = decode_batch(batch, &chain.rules());
+                        let decoded = decode_batch(batch, &rules);
                         chain.timelines.received(&decoded.transactions, received);
                         decoded
                     }));

@@ -36,7 +36,7 @@ mod telemetry;
 mod timeline;
 mod trie_start;
 
-pub use blockraft_protocol::Distribution;
+pub use blockraft_protocol::{Distribution, SubmissionRules};
 pub use blockraft_raft::Member;
 pub use blockraft_rpc::{JwtSecret, JwtSecretError};
 pub use config::{EngineApiConfig, NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};

@@ -137,6 +137,7 @@ impl Node {
             producer,
             peers: peers.clone(),
             tracker: spawner.tasks.clone(),
+            submission: config.submission,
         };
         if read_only {
             tracing::info!("the chain is not a cluster's: it is served for reading alone");

@@ -2,6 +2,10 @@
 
 /// A raw transaction, bytes (geth: 128 KiB).
 pub const TX_SIZE_MAX: usize = 128 * 1024;
+/// Blobs of one transaction (EIP-7594).
+pub const BLOBS_PER_TX_MAX: usize = 6;
+/// A raw transaction with its blobs and their proofs, bytes (geth: 1 MiB). One fits into an `Admit` entry.
+pub const BLOB_TX_SIZE_MAX: usize = 1000 * 1024;
 
 // Pool.
 
@@ -11,10 +15,14 @@ pub const POOL_TX_COUNT_MAX: usize = 200_000;
 pub const POOL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Transactions of one sender in the pool.
 pub const POOL_TX_PER_SENDER_MAX: usize = 16_384;
+/// Blob transactions of one sender in the pool (geth: 16). Blobs count among the pool's bytes.
+pub const POOL_BLOB_TX_PER_SENDER_MAX: usize = 16;
 /// How far a nonce may lie beyond the sender's next one.
 pub const POOL_NONCE_GAP_MAX: u64 = 64;
 /// What a replacement must pay more, percent (geth: PriceBump).
 pub const POOL_PRICE_BUMP_PERCENT: u128 = 10;
+/// What a replacement with blobs must pay more, percent (geth: blobpool's PriceBump).
+pub const POOL_BLOB_PRICE_BUMP_PERCENT: u128 = 100;
 
 // Raft log.
 
@@ -174,3 +182,5 @@ pub const ENGINE_PAYLOAD_KEY_COUNT_MAX: usize = 4_000_000;
 pub const ENGINE_INVALID_COUNT_MAX: usize = 512;
 /// Blocks that are being built for a consensus client.
 pub const ENGINE_BUILD_COUNT_MAX: usize = 16;
+/// Blobs that one `engine_getBlobs` may ask for.
+pub const ENGINE_BLOBS_COUNT_MAX: usize = 128;

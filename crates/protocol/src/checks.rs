@@ -3,6 +3,10 @@
 //! [`decode`] does it all; [`parse`] and [`recover`] are its cheap and its expensive half (a microsecond
 //! and fifty), for shells that spread the second over worker threads.
 
+mod blobs;
+
+pub(crate) use blobs::blob_cost;
+
 use crate::{
     PoolError,
     intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas},
@@ -17,7 +21,7 @@ use alloy_eips::{
     eip7825::MAX_TX_GAS_LIMIT_OSAKA,
 };
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::U256;
+use alloy_primitives::{B256, U256, keccak256};
 use blockraft_primitives::{ChainSpec, ClusterOptions, Transaction, limits};
 use std::sync::Arc;
 
@@ -65,6 +69,7 @@ struct Forks {
     berlin: bool,
     london: bool,
     shanghai: bool,
+    cancun: bool,
     prague: bool,
     osaka: bool,
     /// Amsterdam prices gas anew (EIP-2780, EIP-8037, EIP-7954): from there on the block engine alone
@@ -87,6 +92,7 @@ impl AdmissionRules {
                 berlin: spec.is_berlin_active_at_block(number),
                 london: spec.is_london_active_at_block(number),
                 shanghai: spec.is_shanghai_active_at_timestamp(time),
+                cancun: spec.is_cancun_active_at_timestamp(time),
                 prague: spec.is_prague_active_at_timestamp(time),
                 osaka: spec.is_osaka_active_at_timestamp(time),
                 amsterdam: spec.is_amsterdam_active_at_timestamp(time),
@@ -100,7 +106,7 @@ pub fn decode(raw: &[u8], rules: &AdmissionRules) -> Result<Transaction, PoolErr
     recover(parse(raw, rules)?, rules)
 }
 
-/// Decodes a raw transaction and checks all but its signature.
+/// Decodes a raw transaction and checks all but its signature and its blobs.
 pub fn parse(raw: &[u8], rules: &AdmissionRules) -> Result<TxEnvelope, PoolError> {
     let tx = decode_envelope(raw)?;
     check_submission(&tx, rules.submission)?;
@@ -111,21 +117,38 @@ pub fn parse(raw: &[u8], rules: &AdmissionRules) -> Result<TxEnvelope, PoolError
     Ok(tx)
 }
 
-/// Recovers the sender (from Homestead on a high s is no signature, EIP-2) and computes the hash.
+/// Recovers the sender (from Homestead on a high s is no signature, EIP-2), computes the hash, and checks
+/// the proofs of blobs.
 pub fn recover(tx: TxEnvelope, rules: &AdmissionRules) -> Result<Transaction, PoolError> {
     let sender =
         if rules.forks.homestead { tx.recover_signer() } else { tx.recover_signer_unchecked() };
     let sender = sender.map_err(|_| PoolError::Signature)?;
+    if let TxEnvelope::Eip4844(signed) = &tx {
+        blobs::check(signed.tx(), rules.forks.osaka)?;
+    }
     // Computed here once, on the caller's thread, and kept in the envelope.
     tx.tx_hash();
     Ok(Arc::new(Recovered::new_unchecked(tx, sender)))
 }
 
+/// The hash of a raw transaction. That of a blob transaction does not cover its blobs; bytes that are no
+/// transaction have the hash of bytes.
+pub fn hash_of(raw: &[u8]) -> B256 {
+    if raw.first() == Some(&(TxType::Eip4844 as u8))
+        && let Ok(tx) = TxEnvelope::decode_2718(&mut &*raw)
+    {
+        return *tx.tx_hash();
+    }
+    keccak256(raw)
+}
+
 /// The bytes must be the one encoding of what they say: the hash that a client computes over what it
 /// sent is then the hash that the chain knows.
 fn decode_envelope(raw: &[u8]) -> Result<TxEnvelope, PoolError> {
-    if raw.len() > limits::TX_SIZE_MAX {
-        let (size, limit) = (raw.len() as u64, limits::TX_SIZE_MAX as u64);
+    let blobs = raw.first() == Some(&(TxType::Eip4844 as u8));
+    let limit = if blobs { limits::BLOB_TX_SIZE_MAX } else { limits::TX_SIZE_MAX };
+    if raw.len() > limit {
+        let (size, limit) = (raw.len() as u64, limit as u64);
         return Err(PoolError::Oversized { size, limit });
     }
     let mut rest = raw;
@@ -134,10 +157,6 @@ fn decode_envelope(raw: &[u8]) -> Result<TxEnvelope, PoolError> {
         [tx_type @ 0..=0x7f, ..] => {
             if *tx_type == 0 || TxType::try_from(*tx_type).is_err() {
                 return Err(PoolError::UnknownType);
-            }
-            // Not decoded at all: a blob transaction comes with a sidecar that nobody here reads.
-            if *tx_type == TxType::Eip4844 as u8 {
-                return Err(PoolError::UnsupportedType { tx_type: *tx_type });
             }
             TxEnvelope::decode_2718(&mut rest)
         }
@@ -181,7 +200,7 @@ fn check_type(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> 
         TxType::Legacy => None,
         TxType::Eip2930 => (!forks.berlin).then_some("Berlin"),
         TxType::Eip1559 => (!forks.london).then_some("London"),
-        TxType::Eip4844 => return Err(PoolError::UnsupportedType { tx_type: tx.ty() }),
+        TxType::Eip4844 => (!forks.cancun).then_some("Cancun"),
         TxType::Eip7702 => (!forks.prague).then_some("Prague"),
     };
     missing_fork.map_or(Ok(()), |fork| {

@@ -1,6 +1,7 @@
 //! Why a transaction is not admitted, in geth's words: clients match on these texts.
 
-use alloy_primitives::U256;
+use crate::BlobError;
+use alloy_primitives::{Address, B256, U256};
 use blockraft_primitives::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ pub enum PoolError {
     /// A type that no rule knows (EIP-2718).
     #[error("transaction type not supported")]
     UnknownType,
-    /// A type that is known and not taken here (blob transactions, EIP-4844).
+    /// A type that is known and not taken here.
     #[error("transaction type not supported: tx type {tx_type} not supported by this pool")]
     UnsupportedType {
         /// EIP-2718 type byte.
@@ -181,6 +182,23 @@ pub enum PoolError {
         /// Wei.
         cap: U256,
     },
+
+    /// The sender is a contract (EIP-3607).
+    #[error("sender not an eoa: address {address}, codehash: {code_hash}")]
+    SenderNotEoa {
+        /// The sender.
+        address: Address,
+        /// Of its code.
+        code_hash: B256,
+    },
+
+    // What is special to blobs.
+    /// The blobs that came along.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A sender has either blob transactions in the pool or others, as in geth.
+    #[error("address already reserved")]
+    AddressReserved,
 }
 
 /// What is missing, wei.

@@ -11,6 +11,7 @@
 //! commands; nothing iterates a hash map into output; every queue has a limit from
 //! [`limits`](blockraft_primitives::limits).
 
+mod blob_error;
 mod checks;
 mod dispatch;
 mod error;
@@ -25,7 +26,8 @@ mod pool;
 mod testing;
 mod units;
 
-pub use checks::{AdmissionRules, SubmissionRules, decode, parse, recover};
+pub use blob_error::BlobError;
+pub use checks::{AdmissionRules, SubmissionRules, decode, hash_of, parse, recover};
 pub use dispatch::{
     BlockWork, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence, Micros,
     Settled,

@@ -7,6 +7,7 @@
 //! block is the head, and which are safe and final.
 
 mod auth;
+mod blobs;
 mod bodies;
 mod calls;
 mod errors;

@@ -425,7 +425,9 @@ impl Chain {
 
     pub(crate) fn sift(&self, in_flight: &InFlight, transactions: Vec<Transaction>) -> Sifted {
         let account_of = |sender| account(&self.state, sender);
-        self.pool.sift(in_flight, transactions, account_of, &self.rules())
+        // The workload's senders have no code.
+        let is_contract = |_: &_| false;
+        self.pool.sift(in_flight, transactions, account_of, is_contract, &self.rules())
     }
 
     /// Whether the pool may hold a transaction that a block after `unapplied` could include.

@@ -19,7 +19,7 @@ use blockraft_execution::{
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
-    limits::BLOCK_TX_COUNT_MAX,
+    limits::BLOCK_TX_COUNT_MAX, without_sidecar,
 };
 use blockraft_protocol::{BlockWork, InFlight};
 use rayon::ThreadPool;
@@ -101,7 +101,8 @@ impl Chain {
             let gas_max = attributes.gas_limit;
             (pool.candidates_after(in_flight, base_fee, BLOCK_TX_COUNT_MAX, gas_max), index)
         };
-        let (ids, candidates) = candidates.into_iter().unzip();
+        let in_block = candidates.into_iter().map(|(id, tx)| (id, without_sidecar(&tx)));
+        let (ids, candidates) = in_block.unzip();
         stages.cut = self.timelines.now();
         Plan { parent, attributes, ids, candidates, pool_index, stages }
     }

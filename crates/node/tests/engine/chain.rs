@@ -2,7 +2,7 @@
 
 use crate::{
     client::{forkchoice_state, syncing, valid},
-    world::{BOB, World, attributes, genesis, transfer},
+    world::{BOB, World, attributes, blob_transfer, genesis, transfer},
 };
 use alloy_primitives::{Address, B256};
 use serde_json::json;
@@ -61,6 +61,51 @@ async fn a_build_is_named_once_and_stays_what_it_is() {
         assert_eq!(client.code(&method, json!([id])).await, code, "{method}");
     }
     assert_eq!(client.code("engine_getPayloadV5", json!(["0x0123456789abcdef"])).await, -38001);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_the_pool_come_with_the_block_that_includes_their_transaction() {
+    let genesis = genesis();
+    let world = World::start(&genesis, 1).await;
+    let client = world.client(1);
+    let (raw, blob) = blob_transfer(0);
+    let hash = client.result("eth_sendRawTransaction", json!([raw])).await;
+    // The same again is the same success.
+    assert_eq!(client.result("eth_sendRawTransaction", json!([raw])).await, hash);
+    let pooled = client.result("eth_getTransactionByHash", json!([hash])).await;
+    assert_eq!(pooled["blobVersionedHashes"], json!([blob]));
+    assert!(pooled.get("blobs").is_none());
+    let blobs = client.result("engine_getBlobsV2", json!([[blob]])).await;
+    assert_eq!(blobs[0]["proofs"].as_array().unwrap().len(), 128);
+    let unknown = json!([[blob, B256::repeat_byte(1)]]);
+    assert!(client.result("engine_getBlobsV2", unknown.clone()).await.is_null());
+    assert_eq!(client.code("engine_getBlobsV1", unknown).await, -38005);
+    let many = json!([vec![blob; 129]]);
+    assert_eq!(client.code("engine_getBlobsV2", many).await, -38004);
+
+    let state = forkchoice_state(genesis.hash(), B256::ZERO, B256::ZERO);
+    let params = json!([state, attributes(12, FEES)]);
+    let id = client.result("engine_forkchoiceUpdatedV3", params).await["payloadId"].clone();
+    let payload = client.result("engine_getPayloadV5", json!([id])).await;
+    let bundle = &payload["blobsBundle"];
+    assert_eq!(bundle["blobs"], json!([blobs[0]["blob"]]));
+    assert_eq!(bundle["proofs"], blobs[0]["proofs"]);
+    assert_eq!(bundle["commitments"].as_array().unwrap().len(), 1);
+
+    // In the block the transaction is without its blobs.
+    let built = client.build(genesis.hash(), attributes(12, FEES)).await;
+    assert_eq!(built.versioned_hashes, [blob]);
+    let included = built.payload["transactions"][0].as_str().unwrap();
+    assert!(included.len() < 1_000);
+    assert_eq!(built.payload["blobGasUsed"], "0x20000");
+    assert_eq!(client.new_payload(&built).await, valid(built.hash()));
+    assert_eq!(client.set_head(built.hash()).await, valid(built.hash()));
+    let receipt = client.result("eth_getTransactionReceipt", json!([hash])).await;
+    assert_eq!((&receipt["status"], &receipt["blobGasUsed"]), (&json!("0x1"), &json!("0x20000")));
+    assert!(client.result("engine_getBlobsV2", json!([[blob]])).await.is_null());
+    // Sent once more, it is known from the chain.
+    assert_eq!(client.result("eth_sendRawTransaction", json!([raw])).await, hash);
     world.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! A consensus client, as far as tests need one: JSON-RPC over HTTP with a token.
 
 use alloy_consensus::{Block, TxEnvelope};
+use alloy_eips::eip4844::kzg_to_versioned_hash;
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV1, ExecutionPayloadV2, ExecutionPayloadV3};
 use blockraft_node::JwtSecret;
@@ -81,10 +82,13 @@ impl Client {
         let updated = self.result("engine_forkchoiceUpdatedV3", json!([state, attributes])).await;
         assert_eq!(updated["payloadStatus"]["status"], "VALID", "{updated}");
         let built = self.result("engine_getPayloadV5", json!([updated["payloadId"]])).await;
+        let commitments: Vec<Bytes> =
+            serde_json::from_value(built["blobsBundle"]["commitments"].clone()).unwrap();
+        let versioned_hashes = commitments.iter().map(|c| kzg_to_versioned_hash(c)).collect();
         Payload {
             version: 4,
             payload: built["executionPayload"].clone(),
-            versioned_hashes: Vec::new(),
+            versioned_hashes,
             beacon_root: serde_json::from_value(attributes["parentBeaconBlockRoot"].clone())
                 .unwrap(),
             requests: serde_json::from_value(built["executionRequests"].clone()).unwrap(),

@@ -1,8 +1,14 @@
 //! Nodes in this process, driven by a consensus client.
 
 use crate::client::{Client, SECRET};
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
-use alloy_eips::eip2718::Encodable2718;
+use alloy_consensus::{
+    SignableTransaction, TxEip1559, TxEip4844, TxEip4844WithSidecar, TxEnvelope,
+};
+use alloy_eips::{
+    eip2718::Encodable2718,
+    eip4844::Blob,
+    eip7594::{BlobTransactionSidecarEip7594, BlobTransactionSidecarVariant},
+};
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
@@ -117,6 +123,29 @@ pub(crate) fn transfer(nonce: u64, wei: u64) -> String {
     hex::encode_prefixed(TxEnvelope::from(tx.into_signed(signature)).encoded_2718())
 }
 
+/// One of Alice's blob transactions, with the proofs of its cells, and the hash of its blob.
+pub(crate) fn blob_transfer(nonce: u64) -> (String, B256) {
+    let sidecar = BlobTransactionSidecarEip7594::try_from_blobs(vec![Blob::repeat_byte(2)]);
+    let sidecar = BlobTransactionSidecarVariant::Eip7594(sidecar.unwrap());
+    let blob_versioned_hashes: Vec<B256> = sidecar.versioned_hashes().collect();
+    let blob = blob_versioned_hashes[0];
+    let tx = TxEip4844 {
+        chain_id: 7,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_priority_fee_per_gas: 1_000,
+        max_fee_per_blob_gas: 1_000_000,
+        blob_versioned_hashes,
+        to: BOB,
+        ..Default::default()
+    };
+    let tx = TxEip4844WithSidecar { tx, sidecar };
+    let signature = alice().sign_hash_sync(&tx.signature_hash()).unwrap();
+    let envelope = TxEnvelope::from(tx.into_signed(signature));
+    (hex::encode_prefixed(envelope.encoded_2718()), blob)
+}
+
 /// Below the range from which the system takes ports for outgoing connections: a node that starts again
 /// finds its port free.
 fn free_address() -> SocketAddr {
@@ -170,6 +199,7 @@ impl World {
             bootstrap: true,
             block_time_ms: None,
             fee_recipient: None,
+            submission: Default::default(),
             cors_domains: Vec::new(),
             virtual_hosts: Vec::new(),
             engine_api: Some(EngineApiConfig {

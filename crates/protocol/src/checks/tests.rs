@@ -1,13 +1,15 @@
 use super::*;
 use crate::testing::{BLOCK_GAS, CHAIN_ID, osaka, rules, rules_of};
 use alloy_consensus::{
-    SignableTransaction, TxEip1559, TxEip2930, TxEip4844, TxEip7702, crypto::SECP256K1N_HALF,
+    SignableTransaction, TxEip1559, TxEip2930, TxEip7702, crypto::SECP256K1N_HALF,
 };
 use alloy_eips::eip7702::Authorization;
 use alloy_genesis::ChainConfig;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, b256, hex};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, b256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
+
+mod blobs;
 
 /// The first account of the `test ... junk` mnemonic.
 const KEY: B256 = b256!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
@@ -121,16 +123,6 @@ fn damaged_bytes_never_pass_for_the_same_transaction() {
             }
         }
     }
-}
-
-#[test]
-fn a_blob_transaction_is_refused_with_and_without_its_sidecar() {
-    let text = "transaction type not supported: tx type 3 not supported by this pool";
-    let blob = TxEip4844 { chain_id: CHAIN_ID, ..TxEip4844::default() };
-    let signature = Signature::test_signature();
-    let tx: TxEnvelope = Signed::new_unhashed(blob, signature).into();
-    refused(tx, text);
-    garbage(&hex!("03f8"), text);
 }
 
 #[test]

@@ -53,7 +53,9 @@ impl Pool {
         let pooled = self.senders.get(&tx.signer());
         self.check_outset(tx, account, rules)?;
         let gapped = pooled.map_or(account.nonce, |s| s.next);
-        if tx.nonce() > gapped.saturating_add(limits::POOL_NONCE_GAP_MAX) {
+        // Blobs are too large to wait behind a gap.
+        let gap_max = if tx.is_eip4844() { 0 } else { limits::POOL_NONCE_GAP_MAX };
+        if tx.nonce() > gapped.saturating_add(gap_max) {
             return Err(PoolError::NonceTooHigh { nonce: tx.nonce(), gapped });
         }
         if let Some(sender) = pooled {
@@ -78,12 +80,14 @@ impl Pool {
     }
 
     /// [`Self::check_early`] for a batch: what a leader's shell does with transactions before it hands
-    /// them to the [`Leader`](crate::Leader).
+    /// them to the [`Leader`](crate::Leader). `is_contract` tells accounts whose code is a contract from
+    /// delegations (EIP-7702): contracts send nothing (EIP-3607).
     pub fn sift(
         &self,
         in_flight: &InFlight,
         transactions: Vec<Transaction>,
         mut account_of: impl FnMut(Address) -> Account,
+        mut is_contract: impl FnMut(&Account) -> bool,
         rules: &AdmissionRules,
     ) -> Sifted {
         let mut accounts = AddressMap::<Account>::default();
@@ -91,7 +95,12 @@ impl Pool {
         for tx in transactions {
             let sender = tx.signer();
             let account = *accounts.entry(sender).or_insert_with(|| account_of(sender));
-            let refused = self.check_early(in_flight, &tx, account, rules).err();
+            let mut verdict = self.check_early(in_flight, &tx, account, rules);
+            if verdict.is_ok() && account.has_code() && is_contract(&account) {
+                let code_hash = account.code_hash;
+                verdict = Err(PoolError::SenderNotEoa { address: sender, code_hash });
+            }
+            let refused = verdict.err();
             if refused.is_none() {
                 sifted.passed.push(tx);
             }
@@ -169,13 +178,22 @@ impl Pool {
 
 fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Result<(), PoolError> {
     let (cost, queued) = (cost_of(tx), sender.cost);
+    let blobs = tx.is_eip4844();
+    if sender.by_nonce.values().next().is_some_and(|slot| slot.transaction.is_eip4844() != blobs) {
+        return Err(PoolError::AddressReserved);
+    }
     let Some(old) = sender.by_nonce.get(&tx.nonce()) else {
         let need = queued.saturating_add(cost);
         if need > balance {
             return Err(PoolError::QueuedFunds { balance, queued, cost });
         }
         let pooled = sender.by_nonce.len();
-        if pooled >= limits::POOL_TX_PER_SENDER_MAX {
+        let max = if blobs {
+            limits::POOL_BLOB_TX_PER_SENDER_MAX
+        } else {
+            limits::POOL_TX_PER_SENDER_MAX
+        };
+        if pooled >= max {
             return Err(PoolError::AccountLimit { pooled: pooled as u64 });
         }
         return Ok(());
@@ -185,8 +203,16 @@ fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Resu
     if cost > old.cost && need > balance {
         return Err(PoolError::BumpedFunds { balance, queued, bump: cost - old.cost });
     }
-    let pays_more = outbids(tx.max_fee_per_gas(), old.transaction.max_fee_per_gas())
-        && outbids(tip_cap(tx), tip_cap(&old.transaction));
+    let percent = if blobs {
+        limits::POOL_BLOB_PRICE_BUMP_PERCENT
+    } else {
+        limits::POOL_PRICE_BUMP_PERCENT
+    };
+    let old = &old.transaction;
+    let blob_fee = |tx: &Transaction| tx.max_fee_per_blob_gas().unwrap_or_default();
+    let pays_more = outbids(tx.max_fee_per_gas(), old.max_fee_per_gas(), percent)
+        && outbids(tip_cap(tx), tip_cap(old), percent)
+        && (!blobs || outbids(blob_fee(tx), blob_fee(old), percent));
     if pays_more { Ok(()) } else { Err(PoolError::ReplacementUnderpriced) }
 }
 
@@ -195,7 +221,7 @@ fn tip_cap(tx: &Transaction) -> u128 {
 }
 
 /// geth's price bump: more, and at least the bump, rounded down.
-fn outbids(new: u128, old: u128) -> bool {
-    let bumped = U256::from(old) * U256::from(100 + limits::POOL_PRICE_BUMP_PERCENT);
+fn outbids(new: u128, old: u128, percent: u128) -> bool {
+    let bumped = U256::from(old) * U256::from(100 + percent);
     new > old && U256::from(new) >= bumped / U256::from(100)
 }

@@ -5,6 +5,7 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::Address;
 use blockraft_primitives::{
     Account, AccountChange, AdmissionId, BlockEntry, PoolChange, StateDiff, Transaction,
+    without_sidecar,
 };
 
 /// What an applied `Block` entry came to.
@@ -81,7 +82,7 @@ impl Pool {
         let resolve = |&id: &AdmissionId| {
             let tx = self.by_id(id).ok_or(IncludeError::Unknown { number, id })?;
             match nonce_after(&entry.diff, tx.signer()) {
-                Some(next) if next > tx.nonce() => Ok(tx.clone()),
+                Some(next) if next > tx.nonce() => Ok(without_sidecar(tx)),
                 _ => Err(IncludeError::NonceUnused { number, id }),
             }
         };

@@ -1,6 +1,7 @@
 //! One sender's live transactions.
 
 use super::SenderContent;
+use crate::checks::blob_cost;
 use alloy_consensus::Transaction as _;
 use alloy_primitives::U256;
 use blockraft_primitives::{AdmissionId, Transaction};
@@ -36,10 +37,13 @@ pub(super) struct Outline {
     pub(super) executable: usize,
 }
 
-/// Gas limit times fee cap plus value, wei; the greatest number where that does not fit.
+/// Gas limit times fee cap, the same for blob gas, and the value, wei; the greatest number where that does
+/// not fit.
 pub(super) fn cost_of(tx: &Transaction) -> U256 {
     let gas = U256::from(tx.gas_limit()) * U256::from(tx.max_fee_per_gas());
-    gas.saturating_add(tx.value())
+    let blobs = tx.blob_versioned_hashes().map_or(0, <[_]>::len);
+    let blobs = blob_cost(blobs, tx.max_fee_per_blob_gas().unwrap_or_default());
+    gas.saturating_add(blobs).saturating_add(tx.value())
 }
 
 impl Slot {

@@ -3,7 +3,9 @@ use crate::{
     PoolError,
     testing::{BLOCK_GAS, CHAIN_ID, account, rules, sender, transfer, unsigned},
 };
-use alloy_consensus::{Header, TxEip1559};
+use alloy_consensus::{
+    Header, SignableTransaction, TxEip1559, TxEip4844, TxEnvelope, transaction::Recovered,
+};
 use alloy_primitives::U256;
 use blockraft_primitives::{
     AccountChange, AccountDiff, AdmitBatch, BlockEntry, DropReason, DroppedTransaction, StateDiff,
@@ -193,12 +195,90 @@ fn a_sifted_batch_gets_its_verdicts_in_order() {
     let bench = Bench::new(&[(0, RICH)]);
     let account_of = |a| bench.accounts.get(&a).copied().unwrap_or_default();
     let batch = vec![transfer(1, 0, 10), transfer(0, 0, 10), transfer(1, 1, 10), transfer(0, 1, 1)];
-    let sifted = bench.pool.sift(&InFlight::new(), batch.clone(), account_of, &rules());
+    let sifted = bench.pool.sift(&InFlight::new(), batch.clone(), account_of, |_| false, &rules());
     assert_eq!(sifted.passed, [batch[1].clone(), batch[3].clone()]);
     let funds = || Err(PoolError::Funds { balance: U256::ZERO, cost: U256::from(210_000) });
     assert_eq!(
         sifted.merge(vec![Ok(()), Err(PoolError::PoolFull)]),
         [funds(), Ok(()), funds(), Err(PoolError::PoolFull)]
+    );
+}
+
+/// A blob transaction with these fee caps, of gas and of blob gas.
+fn blob(from: u64, nonce: u64, fee: u128, blob_fee: u128) -> Transaction {
+    let tx = TxEip4844 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: fee,
+        max_fee_per_blob_gas: blob_fee,
+        blob_versioned_hashes: vec![alloy_primitives::B256::ZERO],
+        ..TxEip4844::default()
+    };
+    let signature = alloy_primitives::Signature::new(U256::from(from + 1), U256::from(1), false);
+    let envelope = TxEnvelope::from(tx.into_signed(signature));
+    std::sync::Arc::new(Recovered::new_unchecked(envelope, sender(from)))
+}
+
+#[test]
+fn a_sender_has_blobs_in_the_pool_or_none() {
+    let mut bench = Bench::new(&[(0, RICH), (1, RICH)]);
+    bench.admit_one(&blob(0, 0, 10, 1)).unwrap();
+    assert_eq!(bench.admit_one(&transfer(0, 1, 10)), Err(PoolError::AddressReserved));
+    bench.admit_one(&transfer(1, 0, 10)).unwrap();
+    assert_eq!(bench.admit_one(&blob(1, 1, 10, 1)), Err(PoolError::AddressReserved));
+}
+
+#[test]
+fn blobs_wait_behind_no_gap_and_are_few() {
+    let mut bench = Bench::new(&[(0, RICH)]);
+    let gap = PoolError::NonceTooHigh { nonce: 1, gapped: 0 };
+    assert_eq!(bench.admit_one(&blob(0, 1, 10, 1)), Err(gap));
+    for nonce in 0..16 {
+        bench.admit_one(&blob(0, nonce, 10, 1)).unwrap();
+    }
+    let full = PoolError::AccountLimit { pooled: 16 };
+    assert_eq!(bench.admit_one(&blob(0, 16, 10, 1)), Err(full));
+}
+
+#[test]
+fn blobs_cost_what_they_may_cost_at_most() {
+    let cost = 21_000 * 10 + 131_072 * 3;
+    let mut bench = Bench::new(&[(0, cost - 1), (1, cost)]);
+    let funds = PoolError::Funds { balance: U256::from(cost - 1), cost: U256::from(cost) };
+    assert_eq!(bench.admit_one(&blob(0, 0, 10, 3)), Err(funds));
+    assert_eq!(bench.admit_one(&blob(1, 0, 10, 3)), Ok(id(0)));
+}
+
+#[test]
+fn a_replacement_with_blobs_must_pay_twice_in_every_fee() {
+    let check = |fee, blob_fee, expected| {
+        let mut bench = Bench::new(&[(0, RICH)]);
+        bench.admit_one(&blob(0, 0, 10, 10)).unwrap();
+        assert_eq!(bench.admit_one(&blob(0, 0, fee, blob_fee)), expected, "{fee} {blob_fee}");
+    };
+    check(20, 20, Ok(id(1)));
+    check(19, 20, Err(PoolError::ReplacementUnderpriced));
+    check(20, 19, Err(PoolError::ReplacementUnderpriced));
+}
+
+#[test]
+fn a_contract_sends_nothing() {
+    let bench = Bench::new(&[]);
+    let code_hash = alloy_primitives::B256::repeat_byte(1);
+    let account_of = |_| Account { code_hash, ..account(0, RICH) };
+    let sift = |is_contract: bool| {
+        let batch = vec![transfer(0, 0, 10)];
+        let is_contract = move |_: &Account| is_contract;
+        bench.pool.sift(&InFlight::new(), batch, account_of, is_contract, &rules())
+    };
+    // A delegation (EIP-7702) is code too.
+    assert_eq!(sift(false).passed.len(), 1);
+    let refused = sift(true).merge(Vec::new()).remove(0).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        format!("sender not an eoa: address {}, codehash: {code_hash}", sender(0))
     );
 }
 

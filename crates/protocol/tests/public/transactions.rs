@@ -43,9 +43,14 @@ fn level_of(fork: &str) -> usize {
 
 /// What a pool asks where nothing but the chain's rules counts.
 fn rules(fork: &str) -> AdmissionRules {
+    rules_on(1, fork)
+}
+
+/// The same on a chain with this id.
+pub(crate) fn rules_on(chain_id: u64, fork: &str) -> AdmissionRules {
     let at = |name: &str| (level_of(name) <= level_of(fork)).then_some(0);
     let config = ChainConfig {
-        chain_id: 1,
+        chain_id,
         homestead_block: at("Homestead"),
         eip150_block: at("EIP150"),
         eip155_block: at("EIP158"),

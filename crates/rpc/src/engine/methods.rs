@@ -1,7 +1,7 @@
 //! The methods of the `engine` namespace.
 
 use super::{
-    EngineCall, EngineConfig, EngineError, PayloadRequest, bodies,
+    EngineCall, EngineConfig, EngineError, PayloadRequest, blobs, bodies,
     payload::PayloadParam,
     rules::{Beside, Fork, check_attributes, check_get_payload, check_new_payload},
 };
@@ -22,10 +22,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// What `engine_exchangeCapabilities` answers.
-const CAPABILITIES: [&str; 15] = [
+const CAPABILITIES: [&str; 17] = [
     "engine_forkchoiceUpdatedV1",
     "engine_forkchoiceUpdatedV2",
     "engine_forkchoiceUpdatedV3",
+    "engine_getBlobsV1",
+    "engine_getBlobsV2",
     "engine_getClientVersionV1",
     "engine_getPayloadBodiesByHashV1",
     "engine_getPayloadBodiesByRangeV1",
@@ -86,6 +88,16 @@ pub(crate) fn register(api: Arc<Api>, config: &EngineConfig) -> RpcModule<Engine
     ]) {
         add(&mut module, name, 1, move |engine, args| get_payload(engine, args, version));
     }
+    add(&mut module, "engine_getBlobsV1", 1, |engine, args| async move {
+        let hashes: Vec<B256> = args.required(0)?;
+        let api = engine.api.clone();
+        engine.api.workers.read(move || blobs::v1(&api, &hashes)).await
+    });
+    add(&mut module, "engine_getBlobsV2", 1, |engine, args| async move {
+        let hashes: Vec<B256> = args.required(0)?;
+        let api = engine.api.clone();
+        engine.api.workers.read(move || blobs::v2(&api, &hashes)).await
+    });
     add(&mut module, "engine_getPayloadBodiesByHashV1", 1, |engine, args| async move {
         let hashes: Vec<B256> = args.required(0)?;
         let api = engine.api.clone();

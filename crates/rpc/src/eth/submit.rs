@@ -8,13 +8,13 @@ use crate::{
     registry::Registry,
 };
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_eth::TransactionReceipt;
 use blockraft_primitives::{
     SealedBlock,
     limits::{RPC_SYNC_TIMEOUT_DEFAULT_MS, RPC_SYNC_TIMEOUT_MAX_MS},
 };
-use blockraft_protocol::PoolError;
+use blockraft_protocol::{PoolError, hash_of};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{
     broadcast::{self, error::RecvError},
@@ -64,10 +64,9 @@ impl Api {
 
     async fn recognise(self: &Arc<Self>, raw: Bytes, verdict: Verdict) -> Verdict {
         match verdict {
-            // Blob transactions are not taken, so the hash is that of the bytes.
-            Err(SubmitError::Pool(PoolError::AlreadyKnown)) => Ok(keccak256(&raw)),
+            Err(SubmitError::Pool(PoolError::AlreadyKnown)) => Ok(hash_of(&raw)),
             Err(SubmitError::Pool(PoolError::NonceTooLow { next, nonce })) => {
-                let hash = keccak256(&raw);
+                let hash = hash_of(&raw);
                 let api = self.clone();
                 let located = self.workers.read(move || Ok(api.store.transaction(&hash)?)).await;
                 match located {
@@ -87,7 +86,7 @@ async fn send_sync(api: Arc<Api>, args: Args) -> RpcResult<TransactionReceipt> {
     let wait_ms = asked_ms.unwrap_or(RPC_SYNC_TIMEOUT_DEFAULT_MS).min(RPC_SYNC_TIMEOUT_MAX_MS);
     // Before the transaction is sent, so that its block cannot be missed.
     let heads = api.heads.subscribe();
-    let raw_hash = keccak256(&raw);
+    let raw_hash = hash_of(&raw);
     let hash = match api.submit(raw).await {
         Ok(hash) => hash,
         Err(error @ SubmitError::NoLeader { .. }) => {
