@@ -22,7 +22,7 @@ use blockraft_primitives::{
     limits::{RPC_PROOF_REWIND_KEY_COUNT_MAX, TX_RUN_SECONDS_MAX},
 };
 use blockraft_protocol::{AdmissionRules, InFlight, Pool, PoolError, Sifted};
-use blockraft_rpc::{Finality, TxTimeline};
+use blockraft_rpc::{Finality, HeadChange, TxTimeline};
 use blockraft_storage::{AppliedStep, StateView, StorageError, Store};
 use blockraft_trie::AccountProof;
 use parking_lot::RwLock;
@@ -50,8 +50,8 @@ pub(crate) struct Chain {
     pub(crate) store: Store,
     pub(crate) pool: Arc<RwLock<Pool>>,
     pub(crate) spec: Arc<ChainSpec>,
-    /// A message for each block that became visible.
-    pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
+    /// A message for each block that became visible or was taken back.
+    pub(crate) heads: broadcast::Sender<HeadChange>,
     /// The transactions that entered the pool, a message for each `Admit` entry.
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     /// What a consensus client last said is safe and final.
@@ -209,7 +209,7 @@ impl Chain {
         self.timelines.applied(&block, committed);
         record_block(&block);
         // Nobody listening is no failure.
-        let _ = self.heads.send(block);
+        let _ = self.heads.send(HeadChange::Added(block));
         Ok(Outcome::Block { accepted: true })
     }
 
@@ -254,7 +254,8 @@ impl Chain {
             view.code(account.code_hash).is_ok_and(|code| !is_delegation(&code))
         };
         let rules = self.rules();
-        let sifted = self.pool.read().sift(in_flight, transactions, account_of, is_contract, &rules);
+        let sifted =
+            self.pool.read().sift(in_flight, transactions, account_of, is_contract, &rules);
         failed.map_or(Ok(sifted), Err)
     }
 

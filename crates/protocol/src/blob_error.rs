@@ -18,9 +18,7 @@ pub enum BlobError {
         got: u8,
     },
     /// Less than the least that blob gas can cost.
-    #[error(
-        "transaction gas price below minimum: blob fee cap {fee_cap}, minimum needed {needed}"
-    )]
+    #[error("transaction gas price below minimum: blob fee cap {fee_cap}, minimum needed {needed}")]
     FeeTooLow {
         /// The transaction's, wei.
         fee_cap: u128,

@@ -3,11 +3,11 @@
 use crate::{
     TimelineSource,
     config::{Finality, RpcConfig},
-    context::{ClusterStatus, ProofSource, RpcContext, Submission},
+    context::{ClusterStatus, HeadChange, ProofSource, RpcContext, Submission},
     filters::Filters,
     workers::Workers,
 };
-use blockraft_primitives::{ChainSpec, SealedBlock, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
+use blockraft_primitives::{ChainSpec, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
 use blockraft_protocol::Pool;
 use blockraft_storage::Store;
 use parking_lot::{Mutex, RwLock};
@@ -21,7 +21,7 @@ pub(crate) struct Api {
     pub(crate) submissions: mpsc::Sender<Submission>,
     /// One permit for each transaction that waits for its verdict.
     pub(crate) submission_room: Semaphore,
-    pub(crate) heads: broadcast::Sender<Arc<SealedBlock>>,
+    pub(crate) heads: broadcast::Sender<HeadChange>,
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
     pub(crate) cluster: watch::Receiver<ClusterStatus>,
     pub(crate) proofs: Arc<ProofSource>,

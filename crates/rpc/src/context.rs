@@ -19,8 +19,8 @@ pub struct RpcContext {
     pub pool: Arc<RwLock<Pool>>,
     /// Where raw transactions go; the node's gateway task holds the other end.
     pub submissions: mpsc::Sender<Submission>,
-    /// One message for each block that became visible, in order.
-    pub heads: broadcast::Sender<Arc<SealedBlock>>,
+    /// One message for each block that became visible or was taken back, in order.
+    pub heads: broadcast::Sender<HeadChange>,
     /// Transactions that entered the pool, one message for each applied `Admit` entry.
     pub pending: broadcast::Sender<Arc<[Transaction]>>,
     /// This node's view of the cluster.
@@ -31,6 +31,15 @@ pub struct RpcContext {
     pub timelines: Arc<TimelineSource>,
     /// Where blocking work runs.
     pub runtime: tokio::runtime::Handle,
+}
+
+/// What became of the end of the chain.
+#[derive(Clone, Debug)]
+pub enum HeadChange {
+    /// A block became visible.
+    Added(Arc<SealedBlock>),
+    /// A consensus client took the last block back.
+    Removed(Arc<SealedBlock>),
 }
 
 impl fmt::Debug for RpcContext {

@@ -35,8 +35,8 @@ mod workers;
 
 pub use config::{Finality, MetricsSource, RpcConfig};
 pub use context::{
-    AccountProof, ClusterStatus, MemberStatus, NodeStatus, ProofError, ProofSource, Role,
-    RpcContext, SlotProof, Submission, SubmitError, Verdict,
+    AccountProof, ClusterStatus, HeadChange, MemberStatus, NodeStatus, ProofError, ProofSource,
+    Role, RpcContext, SlotProof, Submission, SubmitError, Verdict,
 };
 pub use engine::{
     BuiltPayload, EngineCall, EngineConfig, EngineError, EngineReply, ForkchoiceState,

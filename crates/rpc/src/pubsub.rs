@@ -2,6 +2,7 @@
 //! keep up is cut off rather than buffered for.
 
 use crate::{
+    HeadChange,
     api::Api,
     args::Args,
     convert,
@@ -9,8 +10,8 @@ use crate::{
     eth::logs::{check_size, matching},
     registry::Registry,
 };
-use alloy_rpc_types_eth::Filter;
-use blockraft_primitives::{SealedBlock, Transaction};
+use alloy_rpc_types_eth::{Filter, Log};
+use blockraft_primitives::Transaction;
 use jsonrpsee::{
     PendingSubscriptionSink, SubscriptionCloseResponse, SubscriptionSink, core::SubscriptionError,
     types::ErrorObjectOwned,
@@ -96,11 +97,14 @@ async fn serve(
     let Ok(sink) = pending.accept().await else { return SubscriptionCloseResponse::None };
     let end = match kind {
         Kind::NewHeads => {
-            each(&sink, &mut heads, |block| vec![json(&convert::header(&block.header))]).await
+            let show = |change| match change {
+                HeadChange::Added(block) => vec![json(&convert::header(&block.header))],
+                HeadChange::Removed(_) => Vec::new(),
+            };
+            each(&sink, &mut heads, show).await
         }
         Kind::Logs(filter) => {
-            let show =
-                |block: Arc<SealedBlock>| matching(&filter, &block).map(|log| json(&log)).collect();
+            let show = |change| logs_of(&filter, &change);
             each(&sink, &mut heads, show).await
         }
         Kind::NewPendingTransactions { full } => {
@@ -142,6 +146,19 @@ async fn each<T: Clone>(
                 Err(Timeout(_)) => return End::TooSlow,
                 Err(Closed(_)) => return End::Gone,
             }
+        }
+    }
+}
+
+/// The logs of a block that came; of one that was taken back, the last one first, as removed.
+fn logs_of(filter: &Filter, change: &HeadChange) -> Vec<Box<RawValue>> {
+    match change {
+        HeadChange::Added(block) => matching(filter, block).map(|log| json(&log)).collect(),
+        HeadChange::Removed(block) => {
+            let removed = matching(filter, block).map(|log| Log { removed: true, ..log });
+            let mut shown: Vec<_> = removed.map(|log| json(&log)).collect();
+            shown.reverse();
+            shown
         }
     }
 }

@@ -11,7 +11,7 @@ use blockraft_primitives::{
     Transaction, limits::ENGINE_PAYLOAD_KEY_COUNT_MAX,
 };
 use blockraft_protocol::{AdmissionRules, Branch};
-use blockraft_rpc::Finality;
+use blockraft_rpc::{Finality, HeadChange};
 use blockraft_storage::AppliedStep;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Chain {
         drop(at_head);
         record_block(&block);
         // Nobody listening is no failure.
-        let _ = self.heads.send(block);
+        let _ = self.heads.send(HeadChange::Added(block));
         Ok(Outcome::Block { accepted: true })
     }
 
@@ -95,11 +95,11 @@ impl Chain {
         metrics::counter!("blockraft_engine_unwound_blocks_total").increment(last - target.number);
         let mut at_head = self.trie.lock();
         self.take_back(&mut at_head)?;
-        let mut transactions: Vec<Transaction> = Vec::new();
-        for number in target.number + 1..=last {
-            let block = self.store.block(number)?;
-            transactions.extend(block.iter().flat_map(|block| block.transactions.iter().cloned()));
-        }
+        let gone = (target.number + 1..=last).map(|number| self.store.block(number));
+        let gone: Vec<Option<Arc<SealedBlock>>> = gone.collect::<Result<_, _>>()?;
+        let gone: Vec<Arc<SealedBlock>> = gone.into_iter().flatten().collect();
+        let transactions: Vec<Transaction> =
+            gone.iter().flat_map(|block| block.transactions.iter().cloned()).collect();
         // More keys than that are not taken back one by one: the trie is built anew.
         let back = match self.store.changes_since(target.number, ENGINE_PAYLOAD_KEY_COUNT_MAX) {
             Ok(back) => Some(back),
@@ -118,6 +118,10 @@ impl Chain {
             }
             applied.next_admission = pool.next_id();
             self.store.unwind(target.number, applied, changes)?;
+        }
+        for block in gone.into_iter().rev() {
+            // Nobody listening is no failure.
+            let _ = self.heads.send(HeadChange::Removed(block));
         }
         if let Some(back) = back {
             // An error: what the trie dropped, and the disk does not hold any more.

@@ -58,10 +58,7 @@ fn check_counts(sidecar: &BlobTransactionSidecarVariant, hashes: u64) -> Result<
     Ok(())
 }
 
-fn check_hashes(
-    sidecar: &BlobTransactionSidecarVariant,
-    hashes: &[B256],
-) -> Result<(), BlobError> {
+fn check_hashes(sidecar: &BlobTransactionSidecarVariant, hashes: &[B256]) -> Result<(), BlobError> {
     for (index, (named, commitment)) in hashes.iter().zip(sidecar.commitments()).enumerate() {
         let computed = kzg_to_versioned_hash(commitment.as_slice());
         if computed != *named {

@@ -203,11 +203,8 @@ fn check_beside_pooled(tx: &Transaction, balance: U256, sender: &Sender) -> Resu
     if cost > old.cost && need > balance {
         return Err(PoolError::BumpedFunds { balance, queued, bump: cost - old.cost });
     }
-    let percent = if blobs {
-        limits::POOL_BLOB_PRICE_BUMP_PERCENT
-    } else {
-        limits::POOL_PRICE_BUMP_PERCENT
-    };
+    let percent =
+        if blobs { limits::POOL_BLOB_PRICE_BUMP_PERCENT } else { limits::POOL_PRICE_BUMP_PERCENT };
     let old = &old.transaction;
     let blob_fee = |tx: &Transaction| tx.max_fee_per_blob_gas().unwrap_or_default();
     let pays_more = outbids(tx.max_fee_per_gas(), old.max_fee_per_gas(), percent)

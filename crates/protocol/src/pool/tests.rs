@@ -276,10 +276,7 @@ fn a_contract_sends_nothing() {
     // A delegation (EIP-7702) is code too.
     assert_eq!(sift(false).passed.len(), 1);
     let refused = sift(true).merge(Vec::new()).remove(0).unwrap_err().to_string();
-    assert_eq!(
-        refused,
-        format!("sender not an eoa: address {}, codehash: {code_hash}", sender(0))
-    );
+    assert_eq!(refused, format!("sender not an eoa: address {}, codehash: {code_hash}", sender(0)));
 }
 
 #[test]

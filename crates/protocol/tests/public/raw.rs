@@ -19,7 +19,8 @@ fn what_the_specification_sends_is_taken_under_its_hash() {
         };
         let raw = hex::decode(line(">>")["params"][0].as_str().unwrap()).unwrap();
         let hash: B256 = line("<<")["result"].as_str().unwrap().parse().unwrap();
-        let tx = decode(&raw, &rules_on(CHAIN_ID, "Osaka")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let tx =
+            decode(&raw, &rules_on(CHAIN_ID, "Osaka")).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((*tx.tx_hash(), hash_of(&raw)), (hash, hash), "{name}");
         blobs += usize::from(tx.is_eip4844());
     }

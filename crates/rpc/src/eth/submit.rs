@@ -1,7 +1,7 @@
 //! Sending transactions. An answer with a hash means: the transaction is in a committed log entry.
 
 use crate::{
-    Submission, SubmitError, Verdict,
+    HeadChange, Submission, SubmitError, Verdict,
     api::Api,
     args::Args,
     errors::{RpcError, RpcResult, SYNC_NOT_READY, SYNC_TIMEOUT},
@@ -10,10 +10,7 @@ use crate::{
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_eth::TransactionReceipt;
-use blockraft_primitives::{
-    SealedBlock,
-    limits::{RPC_SYNC_TIMEOUT_DEFAULT_MS, RPC_SYNC_TIMEOUT_MAX_MS},
-};
+use blockraft_primitives::limits::{RPC_SYNC_TIMEOUT_DEFAULT_MS, RPC_SYNC_TIMEOUT_MAX_MS};
 use blockraft_protocol::{PoolError, hash_of};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{
@@ -115,12 +112,15 @@ async fn send_sync(api: Arc<Api>, args: Args) -> RpcResult<TransactionReceipt> {
 /// Waits for the block that includes the transaction.
 async fn included(
     api: &Arc<Api>,
-    mut heads: broadcast::Receiver<Arc<SealedBlock>>,
+    mut heads: broadcast::Receiver<HeadChange>,
     hash: B256,
 ) -> RpcResult<TransactionReceipt> {
     loop {
         let look = match heads.recv().await {
-            Ok(block) => block.transactions.iter().any(|tx| *tx.tx_hash() == hash),
+            Ok(HeadChange::Added(block)) => {
+                block.transactions.iter().any(|tx| *tx.tx_hash() == hash)
+            }
+            Ok(HeadChange::Removed(_)) => false,
             Err(RecvError::Lagged(_)) => true,
             Err(RecvError::Closed) => return Err(SubmitError::ShuttingDown.into()),
         };

@@ -12,8 +12,9 @@ use blockraft_primitives::{
 };
 use blockraft_protocol::{AdmissionRules, Pool, decode};
 use blockraft_rpc::{
-    AccountProof, ClusterStatus, MemberStatus, ProofError, Role, RpcConfig, RpcContext, RpcServer,
-    RpcServerError, RunningRpc, SlotProof, StageTimes, Submission, SubmitError, TxTimeline,
+    AccountProof, ClusterStatus, HeadChange, MemberStatus, ProofError, Role, RpcConfig, RpcContext,
+    RpcServer, RpcServerError, RunningRpc, SlotProof, StageTimes, Submission, SubmitError,
+    TxTimeline,
 };
 use blockraft_storage::{AppliedStep, Identity, StorageError, Store, StoreOptions, init};
 use parking_lot::RwLock;
@@ -50,7 +51,7 @@ pub(crate) struct Node {
     pub(crate) cluster: watch::Sender<ClusterStatus>,
     pub(crate) running: RunningRpc,
     pub(crate) pending: broadcast::Sender<Arc<[Transaction]>>,
-    heads: broadcast::Sender<Arc<SealedBlock>>,
+    heads: broadcast::Sender<HeadChange>,
     log_index: Arc<RwLock<u64>>,
     _gateway: JoinSet<()>,
     _datadir: tempfile::TempDir,
@@ -274,8 +275,13 @@ impl Node {
             block: Some(committed),
             pool: Vec::new(),
         });
-        let _nobody_listens = self.heads.send(block.clone());
+        let _nobody_listens = self.heads.send(HeadChange::Added(block.clone()));
         block
+    }
+
+    /// Tells that a block was taken back.
+    pub(crate) fn remove(&self, block: Arc<SealedBlock>) {
+        let _nobody_listens = self.heads.send(HeadChange::Removed(block));
     }
 
     /// Appends a block with a contract that has this code, and says where.

@@ -51,6 +51,27 @@ async fn logs_are_those_that_match() {
 }
 
 #[tokio::test]
+async fn logs_of_blocks_that_are_taken_back_come_again_as_removed() {
+    let node = node().await;
+    let store = node.deploy(0, STORE);
+    let client = connect(&node).await;
+    let mut logs = subscribe(&client, vec![json!("logs")]).await;
+    let mut heads = subscribe(&client, vec![json!("newHeads")]).await;
+    let block = node.append(&[call(1, store, &[5; 32]), call(2, store, &[6; 32])]);
+    node.remove(block);
+    node.append(&[]);
+    let (first, second) = (next(&mut logs).await, next(&mut logs).await);
+    for mut log in [second, first] {
+        assert_eq!(log["removed"], false);
+        log["removed"] = true.into();
+        assert_eq!(next(&mut logs).await, log);
+    }
+    // The block that was taken back is no new head.
+    assert_eq!(next(&mut heads).await["number"], "0x2");
+    assert_eq!(next(&mut heads).await["number"], "0x3");
+}
+
+#[tokio::test]
 async fn pending_transactions_are_hashes_or_whole() {
     let node = node().await;
     let client = connect(&node).await;
