@@ -13,7 +13,7 @@ use blockraft_primitives::{ClusterGenesis, MemoryState};
 use blockraft_trie::StateTrie;
 
 /// Blocks, each with its state, from one genesis on. Side branches are kept; the head is that of the best
-/// branch, see [`ChainRules::prefers`].
+/// branch, see `ChainRules::prefers`.
 #[derive(Debug)]
 pub struct MemoryChain {
     rules: ChainRules,
