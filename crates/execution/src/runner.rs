@@ -206,6 +206,7 @@ impl<'a, S: StateReader> Runner<'a, S> {
         withdrawals: &[Withdrawal],
         touched: Option<&mut StateDiff>,
     ) -> Result<Finished, ExecutionError> {
+        self.evm.db_mut().restart_watch();
         let receipts = &self.progress.receipts;
         let result = after_transactions(self.spec, &mut self.evm, receipts, ommers, withdrawals);
         let requests = self.check(result)?;

@@ -35,8 +35,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// One whose time begins now.
     pub(crate) fn new(dog: Option<Watchdog>) -> Self {
-        Self { dog, started: 0 }
+        let mut watch = Self { dog, started: 0 };
+        watch.restart();
+        watch
     }
 
     /// Whether there is anything to look at.

@@ -137,6 +137,22 @@ fn watchdog_that_sleeps_changes_nothing() {
     }
 }
 
+#[test]
+fn time_that_passed_before_a_block_is_not_its_own() {
+    let (chain, txs) = endless();
+    let attributes = chain.attributes();
+    let candidates: Vec<_> = txs.into_iter().filter(|tx| tx.signer() != user(50)).collect();
+    let (spec, parent) = (&chain.spec, &chain.head);
+    let expected = build_block(spec, &chain.state, parent, &attributes, &candidates).unwrap();
+    let input = BuildInput { spec, parent, attributes: &attributes, candidates: &candidates };
+    for threads in [1, 2] {
+        let watchdog = Watchdog::new(3);
+        (0..100).for_each(|_| watchdog.tick());
+        let means = Means { watchdog: Some(watchdog), ..Means::threads(threads) };
+        assert_eq!(build_with(&input, &chain.state, means).unwrap().block, expected);
+    }
+}
+
 /// A state that counts the accounts that are read before the promise is kept.
 struct Counting {
     state: MemoryState,
