@@ -62,6 +62,13 @@ async fn run(members: usize) {
         .await;
     };
     calm(&load).await;
+    if members > 1 {
+        // Now, since a process that is killed takes its counters along.
+        eventually("others run units", Duration::from_secs(60), async || {
+            net.nodes.iter().any(|node| metric(&node.url, ANSWERED) > 0).then_some(())
+        })
+        .await;
+    }
     for round in 0..2 {
         let leader = leader(&net).await;
         let follower = net.nodes.iter().map(|n| n.id).find(|id| *id != leader);
@@ -80,10 +87,8 @@ async fn run(members: usize) {
         }
         calm(&load).await;
     }
-    let answered: u64 = net.nodes.iter().map(|node| metric(&node.url, ANSWERED)).sum();
     let acknowledged = load.stop().await;
-    println!("{members} members: {acknowledged} transactions, {answered} units run by others");
-    assert_eq!(answered > 0, members > 1, "{answered} units were run by others");
+    println!("{members} members: {acknowledged} transactions");
 
     let clients: Vec<HttpClient> = net.nodes.iter().map(|n| n.client()).collect();
     let target = settled(&clients).await;

@@ -25,10 +25,6 @@ const NOT_SERVED: [&str; 8] = [
     "testing_commitBlockV1",
 ];
 
-/// Cases that are answered otherwise, and why.
-const OTHERWISE: [(&str, &str); 1] =
-    [("eth_sendRawTransaction/send-blob-tx", "blob transactions do not enter the pool yet")];
-
 const METHOD_NOT_FOUND: i64 = -32601;
 
 /// One `.io` file: requests with the answers that are expected.
@@ -96,6 +92,7 @@ fn strip(got: &mut Value, expected: &mut Value) {
 }
 
 /// Whether both are results of one kind, an object's fields included; nothing and `null` are the same.
+/// Senders and nonces that name entries are no fields: a pool may hold more than it did there.
 fn same_shape(got: &Value, expected: &Value) -> bool {
     match (got, expected) {
         (Value::Object(got), Value::Object(expected)) => {
@@ -103,7 +100,9 @@ fn same_shape(got: &Value, expected: &Value) -> bool {
                 let known = fields.iter().filter(|(_, value)| !value.is_null());
                 known.map(|(key, _)| key.clone()).collect::<Vec<_>>()
             };
-            let keys = named(got);
+            let mut keys = named(got);
+            let is_entry = |key: &str| key.starts_with("0x") || key.parse::<u64>().is_ok();
+            keys.retain(|key| expected.contains_key(key) || !is_entry(key));
             keys == named(expected) && keys.iter().all(|key| same_shape(&got[key], &expected[key]))
         }
         (Value::Array(got), Value::Array(expected)) => match expected.first() {
@@ -184,10 +183,7 @@ async fn the_public_cases_of_what_is_served_are_answered_to_the_letter() {
     for case in &cases {
         match run(&server, case) {
             Some(Ok(())) => passed += 1,
-            Some(Err(problem)) => match OTHERWISE.iter().find(|(name, _)| *name == case.name) {
-                Some((name, why)) => println!("{name}: {why}"),
-                None => wrong.push(format!("{}{problem}", case.name)),
-            },
+            Some(Err(problem)) => wrong.push(format!("{}{problem}", case.name)),
             None => {
                 *not_served.entry(case.name.split('/').next().unwrap().to_owned()).or_default() += 1
             }
