@@ -43,7 +43,8 @@ pub(crate) struct BlockOptions {
 pub(crate) use build::{BuildOrder, EXTRA_DATA_PREFIX, Proposal};
 pub(crate) use unapplied::Unapplied;
 
-use head_trie::{HeadTrie, TriePlace, values_at};
+pub(crate) use head_trie::values_at;
+use head_trie::{HeadTrie, TriePlace};
 
 /// The replicated state machine.
 pub(crate) struct Chain {

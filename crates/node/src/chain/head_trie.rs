@@ -286,7 +286,7 @@ impl Chain {
 }
 
 /// What every key of `diff` reads in `state`: the diff that undoes it, if it names every slot it changes.
-pub(super) fn values_at(
+pub(crate) fn values_at(
     state: &impl StateReader,
     diff: &StateDiff,
 ) -> Result<StateDiff, StateError> {
@@ -295,13 +295,17 @@ pub(super) fn values_at(
 }
 
 fn account_at(state: &impl StateReader, account: &AccountDiff) -> Result<AccountDiff, StateError> {
+    let address = account.address;
+    let Some(now) = state.account(address)? else {
+        let change = AccountChange::Deleted;
+        return Ok(AccountDiff { address, change, storage_wiped: true, storage: Vec::new() });
+    };
     let storage = account.storage.iter().map(|change| {
-        let value = state.storage(account.address, change.slot)?;
-        Ok(SlotChange { slot: change.slot, value })
+        Ok(SlotChange { slot: change.slot, value: state.storage(address, change.slot)? })
     });
     Ok(AccountDiff {
-        address: account.address,
-        change: state.account(account.address)?.map_or(AccountChange::Deleted, AccountChange::Set),
+        address,
+        change: AccountChange::Set(now),
         storage_wiped: false,
         storage: storage.collect::<Result<_, StateError>>()?,
     })

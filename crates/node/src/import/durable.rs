@@ -12,17 +12,16 @@ use super::{
     shares::Workers,
     verify::{Verified, verify},
 };
-use crate::trie_start;
+use crate::{chain::values_at, trie_start};
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, U256};
 use blockraft_execution::{Ancestor, OMMER_DEPTH_MAX};
 use blockraft_primitives::{
-    AccountChange, AccountDiff, ClusterGenesis, CommittedBlock, SealedBlock, SlotChange, StateDiff,
-    StateError, StateReader, limits::IMPORT_REORG_BLOCK_COUNT_MAX,
+    ClusterGenesis, CommittedBlock, SealedBlock, StateError, limits::IMPORT_REORG_BLOCK_COUNT_MAX,
 };
-use blockraft_storage::{AppliedStep, StateView, StorageError, Store};
+use blockraft_storage::{AppliedStep, StorageError, Store};
 use blockraft_trie::StateTrie;
 use std::sync::Arc;
 
@@ -326,25 +325,4 @@ fn last_proof_of_work(store: &Store, number: u64) -> Result<u64, ImportError> {
         }
     }
     Ok(first - 1)
-}
-
-/// What the keys of `diff` read in `view`: the block's own changes, where `diff` undoes that block.
-fn values_at(view: &StateView, diff: &StateDiff) -> Result<StateDiff, StateError> {
-    let accounts = diff.accounts.iter().map(|changed| {
-        let address = changed.address;
-        let Some(account) = view.account(address)? else {
-            let change = AccountChange::Deleted;
-            return Ok(AccountDiff { address, change, storage_wiped: true, storage: Vec::new() });
-        };
-        let slots = changed.storage.iter().map(|change| {
-            Ok(SlotChange { slot: change.slot, value: view.storage(address, change.slot)? })
-        });
-        Ok(AccountDiff {
-            address,
-            change: AccountChange::Set(account),
-            storage_wiped: false,
-            storage: slots.collect::<Result<_, StateError>>()?,
-        })
-    });
-    Ok(StateDiff { accounts: accounts.collect::<Result<_, StateError>>()?, codes: Vec::new() })
 }
