@@ -54,7 +54,8 @@ impl Overlay {
         }
     }
 
-    /// Drops what a block changed, and everything older of the same keys.
+    /// Drops what a block changed, and everything older of the same keys. A wipe goes together with all
+    /// the slots that it made zero: one that stayed behind would be read as if it had never been wiped.
     pub(crate) fn remove(&self, number: u64, diff: &StateDiff) {
         if !diff.codes.is_empty() {
             self.codes.write().retain(|_, (added, _)| *added > number);
@@ -63,7 +64,13 @@ impl Overlay {
             let mut part = self.part(&account.address).write();
             let Some(versions) = part.get_mut(&account.address) else { continue };
             versions.account.retain(|(at, _)| *at > number);
-            versions.wipes.retain(|at| *at > number);
+            if versions.wipes.iter().any(|at| *at <= number) {
+                versions.wipes.retain(|at| *at > number);
+                versions.slots.retain(|_, values| {
+                    values.retain(|(at, _)| *at > number);
+                    !values.is_empty()
+                });
+            }
             for change in &account.storage {
                 if let Some(values) = versions.slots.get_mut(&change.slot) {
                     values.retain(|(at, _)| *at > number);
@@ -129,4 +136,39 @@ impl Versions {
 
 fn last_until<T: Copy>(versions: &[(u64, T)], number: u64) -> Option<(u64, T)> {
     versions.iter().rev().find(|(at, _)| *at <= number).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockraft_primitives::{AccountDiff, SlotChange};
+
+    const CONTRACT: Address = Address::repeat_byte(1);
+    const SLOT: U256 = U256::ZERO;
+
+    fn diff(change: AccountChange, wiped: bool, values: &[U256]) -> StateDiff {
+        let storage = values.iter().map(|value| SlotChange { slot: SLOT, value: *value }).collect();
+        let account = AccountDiff { address: CONTRACT, change, storage_wiped: wiped, storage };
+        StateDiff { accounts: vec![account], codes: Vec::new() }
+    }
+
+    /// A persist lets its blocks go one after the other, and readers come in between.
+    #[test]
+    fn a_slot_that_was_wiped_never_comes_back_while_its_blocks_are_let_go() {
+        let blocks = [
+            (1, diff(AccountChange::Set(Account::default()), false, &[])),
+            (2, diff(AccountChange::Unchanged, false, &[U256::MAX])),
+            (3, diff(AccountChange::Unchanged, true, &[])),
+        ];
+        let overlay = Overlay::default();
+        for (number, diff) in &blocks {
+            overlay.insert(*number, diff);
+        }
+        assert_eq!(overlay.storage(&CONTRACT, &SLOT, 3), Some(U256::ZERO));
+        for (number, diff) in &blocks {
+            overlay.remove(3, diff);
+            assert_eq!(overlay.storage(&CONTRACT, &SLOT, 3), None, "block {number} let go");
+            assert_eq!(overlay.has_storage(&CONTRACT, 3), None, "block {number} let go");
+        }
+    }
 }
