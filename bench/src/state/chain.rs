@@ -1,10 +1,10 @@
-//! A store with blocks that change what a bench asks for: no transactions, no roots.
+//! A store with blocks that change what a bench asks for, without roots.
 
 use alloy_consensus::{Eip658Value, Header, Sealable, Sealed};
 use alloy_primitives::{Address, B256, Log};
 use blockraft_primitives::{
     AdmissionId, Applied, ClusterGenesis, CommittedBlock, LogPosition, Receipt, SealedBlock,
-    StateDiff,
+    StateDiff, Transaction,
 };
 use blockraft_storage::{AppliedStep, Identity, Store, StoreOptions, init};
 use std::{path::Path, sync::Arc};
@@ -28,15 +28,25 @@ impl BenchChain {
         Ok(Self { store, head })
     }
 
-    /// Adds a block, in memory.
+    /// Adds a block without transactions, in memory.
     pub(super) fn apply(&mut self, diff: StateDiff, logs: Vec<Log>) {
+        let receipt = Receipt { status: Eip658Value::success(), cumulative_gas_used: 21_000, logs };
+        self.apply_block(diff, Vec::new(), vec![receipt]);
+    }
+
+    /// Adds a block, in memory.
+    pub(super) fn apply_block(
+        &mut self,
+        diff: StateDiff,
+        transactions: Vec<Transaction>,
+        receipts: Vec<Receipt>,
+    ) {
         let number = self.head.number + 1;
         let header = Header { number, parent_hash: self.head.hash(), ..Header::default() };
-        let receipt = Receipt { status: Eip658Value::success(), cumulative_gas_used: 21_000, logs };
         let block = SealedBlock {
             header: header.seal_slow(),
-            transactions: Vec::new(),
-            receipts: vec![receipt],
+            transactions,
+            receipts,
             ommers: Vec::new(),
             withdrawals: None,
         };

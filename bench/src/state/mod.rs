@@ -3,6 +3,7 @@
 //! Comparisons on one core are in CPU time of the thread, so that a busy machine does not distort them;
 //! comparisons of one core with two are in wall time, the best of several, and need two quiet cores.
 
+mod blocks;
 mod chain;
 mod history;
 mod storage;
@@ -38,6 +39,8 @@ enum Part {
     Trie,
     /// From memory to disk.
     Persistence,
+    /// Blocks with their receipts on disk.
+    Blocks,
     /// Reads of earlier blocks, and the log index.
     History,
 }
@@ -124,7 +127,7 @@ impl fmt::Display for Report {
                 "NO"
             };
             let (must, reach) = (bound(must), bound(reach));
-            let decimals = if *unit == "x" { 2 } else { 0 };
+            let decimals = if matches!(*unit, "x" | "us") { 2 } else { 0 };
             writeln!(
                 f,
                 "| {what} | {value:.decimals$}{unit} ({detail}) | {must} | {reach} | {holds} |"
@@ -156,6 +159,9 @@ pub(crate) fn run(args: &StateArgs, format: Format) -> anyhow::Result<bool> {
     }
     if wanted(Part::Persistence) {
         storage::measure(&args.dir, args.accounts as usize, &mut report)?;
+    }
+    if wanted(Part::Blocks) {
+        blocks::measure(&args.dir, &mut report)?;
     }
     if wanted(Part::History) {
         history::measure(&args.dir, u64::from(args.blocks), &mut report)?;

@@ -36,4 +36,10 @@ impl PlainTables {
         tx.commit()?;
         self.env.sync()
     }
+
+    /// The value of a key of the first table.
+    pub fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let tx = self.env.read()?;
+        Ok(tx.get(ACCOUNTS, key)?.map(|value| value.to_vec()))
+    }
 }
