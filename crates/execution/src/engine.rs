@@ -241,9 +241,9 @@ pub fn build_with<S: StateReader>(
     }
 }
 
-/// Whether threads would cost more than they bring: nobody helps, or nearly all is plain transfers, which
-/// one thread does faster than several can share them out.
-fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
+/// Whether threads would cost more than they bring, so that one runs the block: nobody helps, or nearly all is
+/// plain transfers, which one thread does faster than several can share them out.
+pub fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
     let heavy = || transactions.iter().filter(|tx| !tx.input().is_empty() || tx.is_create());
     means.access_list.is_none()
         && means.seeds.is_empty()

@@ -382,6 +382,7 @@ mod build;
 mod head_trie;
 mod payload;
 mod share;
+mod streamed;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unapplied;

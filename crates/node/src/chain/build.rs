@@ -2,6 +2,8 @@
 
 use super::{
     Chain,
+    head_trie::TrieOut,
+    streamed::Streamed,
     unapplied::{Unapplied, above_head, state_after},
 };
 use crate::{
@@ -15,7 +17,7 @@ use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
     BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Means, Outcome, build_with,
-    execute_share, next_header,
+    execute_share, is_light, next_header,
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
@@ -84,9 +86,9 @@ impl Chain {
         let help = self.help(&plan, &state, order.term);
         let (seeds, learned) = self.workers.install(|| help.split());
         let running = Stopwatch::start();
-        let built = self.execute(&plan, state, seeds)?;
+        let (built, trie) = self.execute(order, &plan, state, seeds)?;
         self.learn(&plan, &built, learned, running.elapsed_ns());
-        self.seal(order, plan, built)
+        self.seal(order, plan, built, trie)
     }
 
     fn plan(&self, parent: Sealed<Header>, order: &BuildOrder) -> Plan {
@@ -155,13 +157,15 @@ impl Chain {
         self.workers.current_num_threads()
     }
 
-    /// Runs the candidates on the parent's state. `seeds` are outcomes of candidates by index.
-    fn execute(
-        &self,
+    /// Runs the candidates on the parent's state. `seeds` are outcomes of candidates by index. Where several
+    /// threads run them, the trie has the changes afterwards.
+    fn execute<'a>(
+        &'a self,
+        order: &'a BuildOrder,
         plan: &Plan,
         state: impl StateReader,
         seeds: Vec<(usize, Outcome)>,
-    ) -> Result<BuiltBlock, NodeError> {
+    ) -> Result<(BuiltBlock, Option<TrieOut<'a>>), NodeError> {
         let Plan { parent, attributes, candidates, .. } = plan;
         let input = BuildInput { spec: &self.spec, parent, attributes, candidates };
         let means = Means {
@@ -170,13 +174,31 @@ impl Chain {
             watchdog: Some(self.watchdog.clone()),
             ..Means::default()
         };
-        let result = self.workers.install(|| build_with(&input, state, means))?;
+        let streamed = Streamed::new(self, order);
+        let result = if means.threads < 2 || is_light(candidates, &means) {
+            self.workers.install(|| build_with(&input, state, means))
+        } else {
+            self.workers.scope(|scope| {
+                let mut sink = |chunk| {
+                    streamed.add(chunk);
+                    scope.spawn(|_| streamed.write());
+                };
+                build_with(&input, state, Means { sink: Some(&mut sink), ..means })
+            })
+        };
+        let result = match result {
+            Ok(result) => result,
+            Err(error) => {
+                streamed.abandon();
+                return Err(error.into());
+            }
+        };
         let BuildResult { block, seeds_kept, executed_again } = result;
         metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
         metrics::counter!("blockraft_execution_executed_again_txs_total")
             .increment(executed_again as u64);
         report_dropped(&block, candidates);
-        Ok(block)
+        Ok((block, streamed.finish()?))
     }
 
     /// Computes the state root: then the block has a hash, and can be proposed.
@@ -185,12 +207,20 @@ impl Chain {
         order: &BuildOrder,
         plan: Plan,
         built: BuiltBlock,
+        streamed: Option<TrieOut<'_>>,
     ) -> Result<Proposal, NodeError> {
         let Plan { ids, candidates, pool_index, mut stages, .. } = plan;
         stages.executed = self.timelines.now();
         let BuiltBlock { mut header, included, dropped, transactions, receipts, diff, .. } = built;
-        let mut trie = self.take_trie_out(&order.unapplied, order.parent)?;
-        header.state_root = trie.root_after(&diff)?;
+        let mut trie = match streamed {
+            Some(trie) => trie,
+            None => {
+                let mut trie = self.take_trie_out(&order.unapplied, order.parent)?;
+                trie.push(&diff)?;
+                trie
+            }
+        };
+        header.state_root = trie.root();
         stages.rooted = self.timelines.now();
         let hash = header.hash_slow();
         let entry = BlockEntry {

@@ -43,6 +43,9 @@ enum Held {
     Lost,
 }
 
+/// Stands for the hash of a block that has come to nothing.
+const VOID: B256 = B256::ZERO;
+
 /// Changes on top of the head.
 #[derive(Debug)]
 struct Ahead {
@@ -108,24 +111,31 @@ pub(super) struct TrieOut<'a> {
 }
 
 impl TrieOut<'_> {
-    fn push(&mut self, diff: &StateDiff) -> Result<(), NodeError> {
+    /// Writes changes of one more block, all or some. [`Self::keep`] or [`Self::keep_void`] must follow, or
+    /// the trie is lost.
+    pub(super) fn push(&mut self, diff: &StateDiff) -> Result<(), NodeError> {
         self.whole = false;
         let Self { chain, trie, .. } = self;
         chain.workers.install(|| trie.push(diff))?;
         Ok(())
     }
 
-    /// The root after one more block. [`Self::keep`] must follow, or the trie is lost.
-    pub(super) fn root_after(&mut self, diff: &StateDiff) -> Result<B256, NodeError> {
-        self.push(diff)?;
+    /// The root, once all changes of the block are written.
+    pub(super) fn root(&mut self) -> B256 {
         let Self { chain, trie, .. } = self;
-        Ok(chain.workers.install(|| trie.root()))
+        chain.workers.install(|| trie.root())
     }
 
-    /// Puts the trie back with a block of which [`Self::root_after`] wrote the changes.
+    /// Puts the trie back with a block of which all changes were written.
     pub(super) fn keep(mut self, hash: B256, diff: Arc<StateDiff>) {
         self.written = Some(Ahead { hash, diff });
         self.whole = true;
+    }
+
+    /// Puts the trie back with changes of a block that has come to nothing: whoever looks next takes them
+    /// back.
+    pub(super) fn keep_void(self, written: StateDiff) {
+        self.keep(VOID, Arc::new(written));
     }
 }
 
@@ -205,6 +215,9 @@ impl Chain {
     /// after: the head, or a block of this node's that may or may not come back committed.
     pub(crate) fn subtrie_roots(&self) -> Result<(u64, B256, Vec<SubtrieRoot>), NodeError> {
         let mut at_head = self.trie.lock();
+        if let Some(void) = at_head.ahead.iter().position(|ahead| ahead.hash == VOID) {
+            self.take_back_to(&mut at_head, void)?;
+        }
         let head = self.store.head();
         let hash = at_head.ahead.back().map_or_else(|| head.hash(), |ahead| ahead.hash);
         let number = head.number + at_head.ahead.len() as u64;

@@ -1,6 +1,8 @@
 //! The replicated state machine against a from-scratch root, over random blocks.
 
-use super::{BlockOptions, BuildOrder, Chain, Outcome, Proposal, TrieOptions, Unapplied};
+use super::{
+    BlockOptions, BuildOrder, Chain, Outcome, Proposal, TrieOptions, Unapplied, streamed::Streamed,
+};
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered};
 use alloy_genesis::Genesis;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, hex, keccak256};
@@ -8,7 +10,7 @@ use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use alloy_trie::{TrieAccount, root::state_root_unhashed, root::storage_root_unhashed};
 use blockraft_primitives::{
-    AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, Transaction,
+    AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, StateDiff, Transaction,
 };
 use blockraft_protocol::InFlight;
 use blockraft_storage::{Identity, LogRecord, Store};
@@ -353,6 +355,60 @@ fn random_blocks_with_self_destructs_and_wipes_have_the_root_of_a_from_scratch_t
 #[test]
 fn random_blocks_of_today_have_the_root_of_a_from_scratch_trie() {
     check_random_blocks(&[("shanghai", 0), ("cancun", 0), ("prague", 0), ("osaka", 0)], 2);
+}
+
+/// Deploys a contract and admits calls that each write slots of it: changes enough for many chunks.
+fn admit_many(world: &mut World, count: u64) {
+    let salt = B256::ZERO;
+    let contract = DEPLOYER.create2(salt, keccak256([&INIT[..], &RUNTIME].concat()));
+    let word = |value: u64| B256::from(U256::from(value)).to_vec();
+    let mut transactions = vec![world.sign(DEPLOYER, 0, [&salt[..], &INIT, &RUNTIME].concat())];
+    for n in 0..count {
+        let (slot, value) = (world.rng.random_range(0..2_000), world.rng.random_range(0..9));
+        transactions.push(world.sign(contract, 0, [word(0), word(slot), word(value)].concat()));
+        transactions.push(world.sign(Address::left_padding_from(&[7, n as u8]), 1, Vec::new()));
+    }
+    let entry = AdmitBatch { transactions }.encode_entry();
+    let applied = world.applied();
+    world.chain.apply(applied, &entry).unwrap();
+}
+
+#[test]
+fn a_block_that_reaches_the_trie_in_chunks_has_the_root_of_a_from_scratch_trie() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&dir.path().join("data"), &[("shanghai", 0)], 8);
+    for _ in 0..4 {
+        admit_many(&mut world, 250);
+        let proposal = world.build();
+        let count = proposal.block.transactions.len();
+        assert!(
+            count > 180,
+            "{count} transactions, of three changes each, are more than one chunk"
+        );
+        world.apply_block(&proposal.entry);
+    }
+}
+
+#[test]
+fn what_a_block_wrote_before_it_failed_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(&dir.path().join("data"), &[("shanghai", 0)], 9);
+    admit_many(&mut world, 20);
+    let expected = world.build();
+    world.chain.abandon(expected.block.header.hash()).unwrap();
+    let order = order_on(&world.chain, &[], 1);
+    let streamed = Streamed::new(&world.chain, &order);
+    for account in &expected.block.diff.accounts {
+        streamed.add(StateDiff { accounts: vec![account.clone()], codes: Vec::new() });
+    }
+    streamed.write();
+    streamed.abandon();
+    let (number, _, roots) = world.chain.subtrie_roots().unwrap();
+    assert_eq!(number, 0);
+    let head = world.chain.store.head();
+    assert_eq!(blockraft_trie::assemble_root(&roots).unwrap(), head.state_root);
+    assert_eq!(world.build().block.header, expected.block.header);
+    world.apply_block(&expected.entry);
 }
 
 #[test]
