@@ -9,12 +9,11 @@ use alloy_consensus::{
     transaction::Recovered,
 };
 use alloy_evm::EvmEnv;
-use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, Bytes, Signature, TxKind, U256, hex, keccak256};
 use alloy_sol_types::{SolCall, SolValue, sol};
 use anyhow::{Context, ensure};
 use blockraft_execution::{BlockAttributes, BlockInput, build_block, evm_env};
-use blockraft_primitives::{Account, ChainSpec, MemoryState, Receipt, Transaction};
+use blockraft_primitives::{Account, ChainSpec, MemoryState, Receipt, Transaction, network};
 use std::{collections::BTreeMap, sync::Arc};
 
 const TOKEN_CREATION_CODE: &str = include_str!("../../contracts/Token.bin");
@@ -317,25 +316,5 @@ impl World {
 
 /// Osaka from the genesis on.
 fn spec() -> anyhow::Result<ChainSpec> {
-    let config = ChainConfig {
-        chain_id: CHAIN_ID,
-        homestead_block: Some(0),
-        eip150_block: Some(0),
-        eip155_block: Some(0),
-        eip158_block: Some(0),
-        byzantium_block: Some(0),
-        constantinople_block: Some(0),
-        petersburg_block: Some(0),
-        istanbul_block: Some(0),
-        berlin_block: Some(0),
-        london_block: Some(0),
-        terminal_total_difficulty: Some(U256::ZERO),
-        terminal_total_difficulty_passed: true,
-        shanghai_time: Some(0),
-        cancun_time: Some(0),
-        prague_time: Some(0),
-        osaka_time: Some(0),
-        ..Genesis::default().config
-    };
-    Ok(ChainSpec::new(&config)?)
+    Ok(ChainSpec::new(&network("Osaka", CHAIN_ID)?)?)
 }

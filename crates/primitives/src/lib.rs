@@ -17,6 +17,7 @@ mod entry;
 mod genesis;
 mod id;
 pub mod limits;
+mod network;
 mod payload_entry;
 mod pool_record;
 mod state;
@@ -34,6 +35,7 @@ pub use entry::{
 };
 pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
+pub use network::{UnknownNetwork, network};
 pub use payload_entry::{ForkchoiceEntry, PayloadEntry};
 pub use pool_record::{PoolChange, PoolRecord};
 pub use state::{DiffIndex, DiffLayer, MemoryState, StateError, StateReader, WithDiffs};

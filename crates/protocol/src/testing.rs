@@ -4,7 +4,7 @@ use crate::AdmissionRules;
 use alloy_consensus::{Header, SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered};
 use alloy_genesis::ChainConfig;
 use alloy_primitives::{Address, Signature, TxKind, U256};
-use blockraft_primitives::{Account, ChainSpec, ClusterOptions, Transaction};
+use blockraft_primitives::{Account, ChainSpec, ClusterOptions, Transaction, network};
 use std::sync::Arc;
 
 pub(crate) const CHAIN_ID: u64 = 1337;
@@ -12,26 +12,7 @@ pub(crate) const BLOCK_GAS: u64 = 30_000_000;
 
 /// All forks to Osaka from genesis.
 pub(crate) fn osaka() -> ChainConfig {
-    ChainConfig {
-        chain_id: CHAIN_ID,
-        homestead_block: Some(0),
-        eip150_block: Some(0),
-        eip155_block: Some(0),
-        eip158_block: Some(0),
-        byzantium_block: Some(0),
-        constantinople_block: Some(0),
-        petersburg_block: Some(0),
-        istanbul_block: Some(0),
-        berlin_block: Some(0),
-        london_block: Some(0),
-        terminal_total_difficulty: Some(U256::ZERO),
-        terminal_total_difficulty_passed: true,
-        shanghai_time: Some(0),
-        cancun_time: Some(0),
-        prague_time: Some(0),
-        osaka_time: Some(0),
-        ..ChainConfig::default()
-    }
+    network("Osaka", CHAIN_ID).expect("a network of this name")
 }
 
 pub(crate) fn rules_of(config: &ChainConfig) -> AdmissionRules {

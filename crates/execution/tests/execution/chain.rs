@@ -1,6 +1,5 @@
 //! A small chain in memory to run blocks on.
 
-use crate::fixtures::network;
 use alloy_consensus::{
     Header, Sealable, Sealed, SignableTransaction, TxEip1559, TxEnvelope, transaction::Recovered,
 };
@@ -10,7 +9,6 @@ use alloy_eips::{
     eip7002::{WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, WITHDRAWAL_REQUEST_PREDEPLOY_CODE},
     eip7251::{CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, CONSOLIDATION_REQUEST_PREDEPLOY_CODE},
 };
-use alloy_genesis::{ChainConfig, Genesis};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{
     Address, B256, Bytes, Signature, TxKind, U256, address, keccak256, map::AddressMap,
@@ -20,7 +18,7 @@ use alloy_trie::{
     root::{state_root_unhashed, storage_root_unhashed},
 };
 use blockraft_execution::{BlockAttributes, BuiltBlock, build_block, execute_block};
-use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
+use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction, network};
 use std::sync::Arc;
 
 pub(crate) const CHAIN_ID: u64 = 1337;
@@ -38,49 +36,22 @@ pub(crate) struct Chain {
 
 /// The rules of a fork, by the suites' name, from the genesis on.
 pub(crate) fn rules_of(fork: &str) -> ChainSpec {
-    ChainSpec::new(&ChainConfig { chain_id: CHAIN_ID, ..network(fork) }).unwrap()
+    ChainSpec::new(&network(fork, CHAIN_ID).unwrap()).unwrap()
 }
 
 /// The rules of Osaka from the genesis on.
 pub(crate) fn osaka() -> ChainSpec {
-    let config = ChainConfig {
-        chain_id: CHAIN_ID,
-        prague_time: Some(0),
-        osaka_time: Some(0),
-        ..cancun_config()
-    };
-    ChainSpec::new(&config).unwrap()
+    rules_of("Osaka")
 }
 
 /// The rules of Cancun: self-destructs of old contracts no longer, requests not yet.
 pub(crate) fn cancun() -> ChainSpec {
-    ChainSpec::new(&cancun_config()).unwrap()
+    rules_of("Cancun")
 }
 
 /// The rules of Shanghai: self-destructs wipe contracts, no blobs.
 pub(crate) fn shanghai() -> ChainSpec {
-    ChainSpec::new(&ChainConfig { cancun_time: None, ..cancun_config() }).unwrap()
-}
-
-fn cancun_config() -> ChainConfig {
-    ChainConfig {
-        chain_id: CHAIN_ID,
-        homestead_block: Some(0),
-        eip150_block: Some(0),
-        eip155_block: Some(0),
-        eip158_block: Some(0),
-        byzantium_block: Some(0),
-        constantinople_block: Some(0),
-        petersburg_block: Some(0),
-        istanbul_block: Some(0),
-        berlin_block: Some(0),
-        london_block: Some(0),
-        terminal_total_difficulty: Some(U256::ZERO),
-        terminal_total_difficulty_passed: true,
-        shanghai_time: Some(0),
-        cancun_time: Some(0),
-        ..Genesis::default().config
-    }
+    rules_of("Shanghai")
 }
 
 /// The account of a number: `user(1)` is a sender with funds on a new [`Chain`], up to `user(99)`.

@@ -1,10 +1,9 @@
 //! The public suites' blockchain tests.
 
 use alloy_consensus::{Block, TxEnvelope, transaction::SignerRecoverable};
-use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
-use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction};
+use blockraft_primitives::{Account, ChainSpec, MemoryState, Transaction, network};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
@@ -114,7 +113,7 @@ fn unpack<T: DeserializeOwned>(pack: &Path, names: &str, files: &SyncSender<T>) 
 impl BlockchainTest {
     /// The rules of the test's network.
     pub(crate) fn spec(&self) -> ChainSpec {
-        let mut config = network(&self.network);
+        let mut config = network(&self.network, 1).unwrap();
         let schedule = self.config.get("blobSchedule");
         if let Some(schedule) = schedule.and_then(|s| s.as_object()) {
             for (fork, params) in schedule {
@@ -164,71 +163,5 @@ impl TestBlock {
             .map(|tx| tx.clone().try_into_recovered().ok().map(Arc::new))
             .collect::<Option<_>>()?;
         Some((block, transactions))
-    }
-}
-
-/// A config in which the named fork, and all before it, are active from the genesis on; of a
-/// transition, the second fork begins at time 15,000.
-pub(crate) fn network(name: &str) -> ChainConfig {
-    let (from, to) = match name.strip_suffix("AtTime15k") {
-        Some(both) => both.split_once("To").expect("a transition names two forks"),
-        None => (name, ""),
-    };
-    let forks = [
-        "Frontier",
-        "Homestead",
-        "EIP150",
-        "EIP158",
-        "Byzantium",
-        "ConstantinopleFix",
-        "Istanbul",
-        "Berlin",
-        "London",
-        "Paris",
-        "Shanghai",
-        "Cancun",
-        "Prague",
-        "Osaka",
-        "BPO1",
-        "BPO2",
-        "BPO3",
-        "BPO4",
-        "BPO5",
-    ];
-    let rank = |name: &str| forks.iter().position(|fork| *fork == name);
-    let level = rank(from).unwrap_or_else(|| panic!("unknown network {name}"));
-    let at = |fork: &str| {
-        let fork_rank = rank(fork).unwrap();
-        if fork_rank <= level {
-            Some(0)
-        } else if rank(to).is_some_and(|to| fork_rank <= to) {
-            Some(15_000)
-        } else {
-            None
-        }
-    };
-    ChainConfig {
-        chain_id: 1,
-        homestead_block: at("Homestead"),
-        eip150_block: at("EIP150"),
-        eip155_block: at("EIP158"),
-        eip158_block: at("EIP158"),
-        byzantium_block: at("Byzantium"),
-        constantinople_block: at("ConstantinopleFix"),
-        petersburg_block: at("ConstantinopleFix"),
-        istanbul_block: at("Istanbul"),
-        berlin_block: at("Berlin"),
-        london_block: at("London"),
-        terminal_total_difficulty: at("Paris").map(|_| U256::ZERO),
-        shanghai_time: at("Shanghai"),
-        cancun_time: at("Cancun"),
-        prague_time: at("Prague"),
-        osaka_time: at("Osaka"),
-        bpo1_time: at("BPO1"),
-        bpo2_time: at("BPO2"),
-        bpo3_time: at("BPO3"),
-        bpo4_time: at("BPO4"),
-        bpo5_time: at("BPO5"),
-        ..Genesis::default().config
     }
 }

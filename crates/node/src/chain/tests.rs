@@ -10,7 +10,7 @@ use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use alloy_trie::{TrieAccount, root::state_root_unhashed, root::storage_root_unhashed};
 use blockraft_primitives::{
-    AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, StateDiff, Transaction,
+    AdmitBatch, Applied, ClusterGenesis, LogPosition, MemoryState, StateDiff, Transaction, network,
 };
 use blockraft_protocol::InFlight;
 use blockraft_storage::{Identity, LogRecord, Store};
@@ -44,22 +44,7 @@ pub(crate) struct World {
 }
 
 fn genesis(forks: &[(&str, u64)], keys: &[PrivateKeySigner], crowd: u64) -> ClusterGenesis {
-    let mut config = serde_json::json!({ "chainId": 7, "terminalTotalDifficulty": 0 });
-    let blocks = [
-        "homestead",
-        "eip150",
-        "eip155",
-        "eip158",
-        "byzantium",
-        "constantinople",
-        "petersburg",
-        "istanbul",
-        "berlin",
-        "london",
-    ];
-    for fork in blocks {
-        config[format!("{fork}Block")] = 0.into();
-    }
+    let mut config = serde_json::to_value(network("Paris", 7).unwrap()).unwrap();
     for (fork, time) in forks {
         config[format!("{fork}Time")] = (*time).into();
     }

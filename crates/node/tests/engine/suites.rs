@@ -3,14 +3,14 @@
 
 use crate::{
     client::{Client, Payload, valid},
-    world::{World, merged_config},
+    world::World,
 };
 use alloy_consensus::{Block, TxEnvelope};
 use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_genesis::Genesis;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{B256, Bytes, U256};
 use alloy_rlp::Decodable;
-use blockraft_primitives::ClusterGenesis;
+use blockraft_primitives::{ClusterGenesis, network};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use tempfile::TempDir;
@@ -43,42 +43,14 @@ fn sample(pack: &str, fits: impl Fn(&str) -> bool, step: usize) -> Option<(TempD
     Some((target, paths))
 }
 
-/// The suites' names of forks that have a place in the Engine API, in order.
-const FORKS: [&[&str]; 8] = [
-    &["Paris", "Merge"],
-    &["Shanghai"],
-    &["Cancun"],
-    &["Prague"],
-    &["Osaka"],
-    &["BPO1"],
-    &["BPO2"],
-    &["BPO3"],
-];
-const TIMES: [&str; 7] =
-    ["shanghaiTime", "cancunTime", "pragueTime", "osakaTime", "bpo1Time", "bpo2Time", "bpo3Time"];
-
 /// The chain of a test; `None` where it begins before the merge.
 fn genesis_of(test: &Value) -> Option<ClusterGenesis> {
-    let network = test["network"].as_str().unwrap();
-    let (from, to) = match network.split_once("To") {
-        Some((from, rest)) => {
-            let (to, at) = rest.split_once("AtTime")?;
-            (from, Some((to, at.strip_suffix('k')?.parse::<u64>().ok()? * 1000)))
-        }
-        None => (network, None),
-    };
-    let rank = |name: &str| FORKS.iter().position(|names| names.contains(&name));
-    let from = rank(from)?;
-    let mut config = merged_config(number(&test["config"]["chainid"]).unwrap_or(1));
-    config["terminalTotalDifficultyPassed"] = true.into();
-    for time in &TIMES[..from] {
-        config[*time] = 0.into();
+    let chain_id = number(&test["config"]["chainid"]).unwrap_or(1);
+    let config = network(test["network"].as_str().unwrap(), chain_id).unwrap();
+    if config.terminal_total_difficulty != Some(U256::ZERO) {
+        return None;
     }
-    if let Some((to, at)) = to {
-        for time in &TIMES[from..rank(to)?] {
-            config[*time] = at.into();
-        }
-    }
+    let mut config = serde_json::to_value(config).unwrap();
     let mut schedule = Map::new();
     for (fork, params) in test["config"]["blobSchedule"].as_object().into_iter().flatten() {
         let params = params.as_object().unwrap().iter();

@@ -13,7 +13,7 @@ use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use blockraft_node::{Distribution, EngineApiConfig, Member, Node, NodeConfig};
-use blockraft_primitives::{ClusterGenesis, limits};
+use blockraft_primitives::{ClusterGenesis, limits, network};
 use blockraft_storage::{Identity, init};
 use serde_json::{Value, json};
 use std::{
@@ -43,25 +43,7 @@ pub(crate) fn genesis() -> ClusterGenesis {
 
 /// The `config` of a chain that has merged from its genesis on.
 pub(crate) fn merged_config(chain_id: u64) -> Value {
-    let mut config = json!({ "chainId": chain_id, "terminalTotalDifficulty": 0 });
-    for fork in [
-        "homestead",
-        "eip150",
-        "eip155",
-        "eip158",
-        "byzantium",
-        "constantinople",
-        "petersburg",
-        "istanbul",
-        "muirGlacier",
-        "berlin",
-        "london",
-        "arrowGlacier",
-        "grayGlacier",
-    ] {
-        config[format!("{fork}Block")] = 0.into();
-    }
-    config
+    serde_json::to_value(network("Paris", chain_id).unwrap()).unwrap()
 }
 
 /// The same with other keys in its `config`.

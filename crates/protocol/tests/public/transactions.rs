@@ -3,9 +3,8 @@
 
 use crate::tests_in;
 use alloy_consensus::{Header, Transaction as _, TxEnvelope};
-use alloy_genesis::ChainConfig;
 use alloy_primitives::{Address, B256, U256, hex};
-use blockraft_primitives::{ChainSpec, ClusterOptions};
+use blockraft_primitives::{ChainSpec, ClusterOptions, network};
 use blockraft_protocol::{
     AdmissionRules, IntrinsicInput, IntrinsicRules, PoolError, SubmissionRules, decode,
     intrinsic_gas,
@@ -48,28 +47,7 @@ fn rules(fork: &str) -> AdmissionRules {
 
 /// The same on a chain with this id.
 pub(crate) fn rules_on(chain_id: u64, fork: &str) -> AdmissionRules {
-    let at = |name: &str| (level_of(name) <= level_of(fork)).then_some(0);
-    let config = ChainConfig {
-        chain_id,
-        homestead_block: at("Homestead"),
-        eip150_block: at("EIP150"),
-        eip155_block: at("EIP158"),
-        eip158_block: at("EIP158"),
-        byzantium_block: at("Byzantium"),
-        constantinople_block: at("Constantinople"),
-        petersburg_block: at("ConstantinopleFix")
-            .or_else(|| at("Constantinople").map(|_| u64::MAX)),
-        istanbul_block: at("Istanbul"),
-        berlin_block: at("Berlin"),
-        london_block: at("London"),
-        terminal_total_difficulty: at("Paris").map(|_| U256::ZERO),
-        shanghai_time: at("Shanghai"),
-        cancun_time: at("Cancun"),
-        prague_time: at("Prague"),
-        osaka_time: at("Osaka"),
-        ..ChainConfig::default()
-    };
-    let spec = ChainSpec::new(&config).unwrap();
+    let spec = ChainSpec::new(&network(fork, chain_id).unwrap()).unwrap();
     let head = Header { gas_limit: u64::MAX, ..Header::default() };
     let mut rules = AdmissionRules::at(&spec, &head, &ClusterOptions::default());
     rules.submission = SubmissionRules { fee_cap: None, unprotected: true };
