@@ -16,9 +16,11 @@ mod balances;
 mod claims;
 mod executor;
 mod footprint;
+mod ledger;
 mod memory;
 mod outcome;
 mod schedule;
+mod source;
 mod stream;
 mod versions;
 mod view;
@@ -45,10 +47,12 @@ use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal, eip7928:
 use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::{Executor, Way};
+use ledger::Ledger;
 use memory::{Memory, Place};
 use outcome::Writes;
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
 use schedule::{Frontier, Schedule, Start};
+use source::Source;
 use std::fmt;
 use stream::Stream;
 use view::View;
@@ -365,20 +369,21 @@ pub fn execute_share_with<S: StateReader>(
     means: Means<'_>,
 ) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
     let env = evm_env(input.spec, input.header);
-    let memory = Memory::new(&state, Parent::of(input.header, means.parent));
-    let before = memory.parent().header_for_calls(input.header, memory.reader())?;
-    system(&memory, &env, 0, |evm| before_transactions(input.spec, evm, &before))?;
-    let mut executor = Executor::new(&memory, env, means.watchdog);
+    let ledger = Ledger::new(&state, Parent::of(input.header, means.parent), indices.len());
+    ledger.account(input.header.beneficiary, 0)?;
+    let before = ledger.parent().header_for_calls(input.header, ledger.reader())?;
+    system(&ledger, &env, 0, |evm| before_transactions(input.spec, evm, &before))?;
+    let mut executor = Executor::new(&ledger, env, means.watchdog);
     let outcomes = indices.iter().map(|&index| {
         let place = FIRST + index as Place;
         let outcome = executor.run(&input.transactions[index], place, Way::Share);
-        memory.publish(place, &outcome.writes);
+        ledger.publish(place, &outcome.writes);
         (index, outcome)
     });
     Ok(outcomes.collect())
 }
 
-type SystemEvm<'a, S> = EthEvm<View<'a, S>, NoOpInspector, PrecompilesMap>;
+type SystemEvm<'a, M> = EthEvm<View<'a, M>, NoOpInspector, PrecompilesMap>;
 
 /// What system calls gave and wrote.
 struct Calls<T> {
@@ -406,13 +411,14 @@ impl<T> Calls<T> {
 }
 
 /// Runs system calls from `place` on.
-fn system<'a, S: StateReader, T>(
-    memory: &'a Memory<S>,
+fn system<'a, M: Source, T>(
+    memory: &'a M,
     env: &EvmEnv,
     place: Place,
-    calls: impl FnOnce(&mut SystemEvm<'a, S>) -> Result<T, BlockExecutionError>,
+    calls: impl FnOnce(&mut SystemEvm<'a, M>) -> Result<T, BlockExecutionError>,
 ) -> Result<Calls<T>, ExecutionError> {
-    let view = View { traced: true, ..View::new(memory, place, Watch::default()) };
+    let mut view = View::new(memory, place, Watch::default());
+    view.traced = true;
     let mut evm = new_evm(view, env.clone());
     let result = calls(&mut evm);
     let view = evm.db_mut();

@@ -56,6 +56,9 @@ impl TransferRules {
 
     /// The receiver of a transaction that may be a plain transfer, going by its own fields.
     pub(crate) fn receiver_of(&self, tx: &TxEnvelope) -> Option<Address> {
+        if !tx.input().is_empty() {
+            return None;
+        }
         let plain = match tx {
             TxEnvelope::Legacy(_) => true,
             TxEnvelope::Eip2930(tx) => tx.tx().access_list.is_empty(),
@@ -70,7 +73,7 @@ impl TransferRules {
         let max_fee = tx.max_fee_per_gas();
         let price = max_fee >= self.base_fee
             && tx.max_priority_fee_per_gas().is_none_or(|priority| priority <= max_fee);
-        let plain = self.enabled && plain && chain && gas && price && tx.input().is_empty();
+        let plain = self.enabled && plain && chain && gas && price;
         tx.to().filter(|to| plain && !is_reserved(to))
     }
 

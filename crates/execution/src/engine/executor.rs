@@ -3,6 +3,7 @@
 use super::{
     memory::{Mark, Memory, Place},
     outcome::{Difference, Outcome, Ran, Read, Verdict, Writes},
+    source::Source,
     view::View,
 };
 use crate::{
@@ -22,7 +23,7 @@ use revm::{
     context::{ContextSetters, ContextTr, Evm as RevmEvm, TxEnv},
     context_interface::{
         JournalTr,
-        result::{EVMError, HaltReason},
+        result::{EVMError, ExecutionResult, HaltReason},
     },
     handler::{EthFrame, FrameResult, Handler, instructions::EthInstructions},
     inspector::NoOpInspector,
@@ -32,13 +33,16 @@ use revm::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-type EngineEvm<'a, S> = RevmEvm<
-    EthEvmContext<View<'a, S>>,
+type EngineEvm<'a, M> = RevmEvm<
+    EthEvmContext<View<'a, M>>,
     NoOpInspector,
-    EthInstructions<EthInterpreter, EthEvmContext<View<'a, S>>>,
+    EthInstructions<EthInterpreter, EthEvmContext<View<'a, M>>>,
     PrecompilesMap,
     EthFrame,
 >;
+
+/// Accounts for which a map is kept from one transaction to the next: clearing it costs as much as it is large.
+const STATE_CAPACITY_KEPT: usize = 112;
 
 /// How a transaction is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +57,10 @@ pub(crate) enum Way {
 
 /// Ethereum's rules but for the fee recipient's share, which becomes a credit: or every transaction of a
 /// block would read what the one before it wrote.
-struct WithoutReward<'a, S>(std::marker::PhantomData<&'a S>);
+struct WithoutReward<'a, M>(std::marker::PhantomData<&'a M>);
 
-impl<'a, S: StateReader> Handler for WithoutReward<'a, S> {
-    type Evm = EngineEvm<'a, S>;
+impl<'a, M: Source> Handler for WithoutReward<'a, M> {
+    type Evm = EngineEvm<'a, M>;
     type Error = EVMError<DatabaseError>;
     type HaltReason = HaltReason;
 
@@ -70,16 +74,16 @@ impl<'a, S: StateReader> Handler for WithoutReward<'a, S> {
 }
 
 /// Runs transactions of one block, one at a time, at any place.
-pub(crate) struct Executor<'a, S: StateReader> {
-    memory: &'a Memory<S>,
+pub(crate) struct Executor<'a, M: Source> {
+    memory: &'a M,
     env: EvmEnv,
     watchdog: Option<Watchdog>,
     rules: TransferRules,
-    evm: EngineEvm<'a, S>,
+    evm: EngineEvm<'a, M>,
 }
 
-impl<'a, S: StateReader> Executor<'a, S> {
-    pub(crate) fn new(memory: &'a Memory<S>, env: EvmEnv, watchdog: Option<Watchdog>) -> Self {
+impl<'a, M: Source> Executor<'a, M> {
+    pub(crate) fn new(memory: &'a M, env: EvmEnv, watchdog: Option<Watchdog>) -> Self {
         let rules = TransferRules::new(&env.cfg_env, &env.block_env);
         let evm = new_evm(memory, &env, watchdog.clone());
         Self { memory, watchdog, rules, evm, env }
@@ -95,9 +99,9 @@ impl<'a, S: StateReader> Executor<'a, S> {
         view.patience = if way == Way::Ahead { Patience::Try } else { Patience::Wait };
         view.watch.restart();
         view.balances.clear(traced);
-        // Most transactions read no more than this; growing in steps would cost as much as a read.
-        view.reads = Vec::with_capacity(if traced { 8 } else { 0 });
-        view.marks = Vec::with_capacity(if traced { 8 } else { 0 });
+        view.sender = Some(tx.signer());
+        view.reads.clear();
+        view.marks.clear();
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         let (verdict, writes) = match result {
             Ok(Ok(done)) => done,
@@ -109,10 +113,132 @@ impl<'a, S: StateReader> Executor<'a, S> {
             }
         };
         let view = self.view();
-        let (reads, marks) = (std::mem::take(&mut view.reads), std::mem::take(&mut view.marks));
+        // Copies that are as long as they must be: the next transaction writes over the originals.
+        let (reads, marks) = (view.reads.clone(), view.marks.clone());
         Outcome { verdict, reads, marks, wipe_count, is_final: !traced, writes }
     }
 
+    fn view(&mut self) -> &mut View<'a, M> {
+        self.evm.ctx.journal_mut().db_mut()
+    }
+
+    fn transact(&mut self, tx: &Transaction) -> Result<(Verdict, Writes), EVMError<DatabaseError>> {
+        if let Some(done) = self.transfer(tx)? {
+            return Ok(done);
+        }
+        self.evm.ctx.set_tx(ToTxEnv::<TxEnv>::to_tx_env(tx.as_ref()));
+        let result = WithoutReward::<M>(std::marker::PhantomData).run(&mut self.evm);
+        let mut state = self.evm.finalize();
+        let done = result.map(|result| self.outcome(tx, result, &mut state));
+        // The map's memory serves the next transaction, unless this one was a giant.
+        if state.capacity() <= STATE_CAPACITY_KEPT {
+            state.clear();
+            self.evm.ctx.journaled_state.inner.state = state;
+        }
+        done
+    }
+
+    fn outcome(
+        &mut self,
+        tx: &Transaction,
+        result: ExecutionResult<HaltReason>,
+        state: &mut EvmState,
+    ) -> (Verdict, Writes) {
+        let mut differences = Vec::new();
+        // An authorization looks at a nonce and may leave no trace of that.
+        if !tx.is_eip7702() {
+            let View { balances, reads, .. } = self.view();
+            differences = balances.release(tx.signer(), reads, state);
+        }
+        let gas_used = result.gas().tx_gas_used();
+        let fee_recipient = self.rules.fee_recipient();
+        // Who self-destructs in the transaction that tips it takes the tip along.
+        let gone = state.get(&fee_recipient).is_some_and(|a| a.is_selfdestructed());
+        self.note_unasked(state);
+        let mut writes = Writes::from_evm(state);
+        writes.differences = differences;
+        let tip = self.tip(tx, gas_used);
+        if !tip.is_zero() && !gone {
+            writes.differences.reserve_exact(1);
+            writes.differences.push(Difference { address: fee_recipient, wei: tip });
+        }
+        let success = result.is_success();
+        (Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes)
+    }
+
+    /// revm does not ask for the slots of a contract that it creates, or tries to: nothing is created where
+    /// storage is. They are noted here.
+    fn note_unasked(&mut self, state: &EvmState) {
+        let view = self.view();
+        if !view.traced {
+            return;
+        }
+        let asked = view.reads.iter().filter(|read| matches!(read, Read::Slot(..))).count();
+        if asked == state.values().map(|account| account.storage.len()).sum::<usize>() {
+            return;
+        }
+        let is_asked = |address, slot| {
+            let mut reads = view.reads.iter();
+            reads.any(|read| matches!(read, Read::Slot(a, s, _) if *a == address && *s == slot))
+        };
+        let mut unasked: Vec<(Address, U256)> = Vec::new();
+        for (address, account) in state {
+            let slots = account.storage.keys().filter(|slot| !is_asked(*address, **slot));
+            unasked.extend(slots.map(|slot| (*address, *slot)));
+        }
+        // Executors that agree say the same bytes.
+        unasked.sort_unstable();
+        let zero = |(address, slot)| Read::Slot(address, slot, U256::ZERO);
+        view.reads.extend(unasked.into_iter().map(zero));
+    }
+
+    fn transfer(
+        &mut self,
+        tx: &Transaction,
+    ) -> Result<Option<(Verdict, Writes)>, EVMError<DatabaseError>> {
+        let rules = self.rules;
+        let Some(receiver) = rules.receiver_of(tx).filter(|_| !tx.value().is_zero()) else {
+            return Ok(None);
+        };
+        let view = self.view();
+        let Some(sender) = view.account(tx.signer())? else { return Ok(None) };
+        if !view.is_codeless(receiver)? {
+            return Ok(None);
+        }
+        let Some(Transfer { value, fee, tip }) = rules.resolve(tx, &sender) else {
+            return Ok(None);
+        };
+        let balance = sender.balance - value - fee;
+        let sender = Account { nonce: sender.nonce + 1, balance, ..sender };
+        let mut differences = Vec::with_capacity(2);
+        differences.push(Difference { address: receiver, wei: value });
+        if !tip.is_zero() {
+            differences.push(Difference { address: rules.fee_recipient(), wei: tip });
+        }
+        let writes = Writes {
+            accounts: vec![AccountDiff {
+                address: tx.signer(),
+                change: AccountChange::Set(sender),
+                storage_wiped: false,
+                storage: Vec::new(),
+            }],
+            differences,
+            codes: Vec::new(),
+        };
+        let ran = Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
+        Ok(Some((Verdict::Ran(ran), writes)))
+    }
+
+    /// The fee recipient's share: from London on, what exceeds the base fee.
+    fn tip(&self, tx: &TxEnvelope, gas_used: u64) -> U256 {
+        let base_fee = self.env.block_env.basefee;
+        let price = tx.effective_gas_price(Some(base_fee));
+        let burnt = if self.env.cfg_env.spec >= SpecId::LONDON { u128::from(base_fee) } else { 0 };
+        U256::from(price.saturating_sub(burnt)) * U256::from(gas_used)
+    }
+}
+
+impl<S: StateReader> Executor<'_, Memory<S>> {
     /// The first of an outcome's reads that would give something else at `place` now.
     pub(crate) fn stale<'o>(
         &self,
@@ -172,115 +298,13 @@ impl<'a, S: StateReader> Executor<'a, S> {
             Read::HasStorage(address, seen) => self.memory.has_storage(*address, place)? == *seen,
         })
     }
-
-    fn view(&mut self) -> &mut View<'a, S> {
-        self.evm.ctx.journal_mut().db_mut()
-    }
-
-    fn transact(&mut self, tx: &Transaction) -> Result<(Verdict, Writes), EVMError<DatabaseError>> {
-        if let Some(done) = self.transfer(tx)? {
-            return Ok(done);
-        }
-        self.evm.ctx.set_tx(ToTxEnv::<TxEnv>::to_tx_env(tx.as_ref()));
-        let result = WithoutReward::<S>(std::marker::PhantomData).run(&mut self.evm);
-        let mut state = self.evm.finalize();
-        let result = result?;
-        let mut differences = Vec::new();
-        // An authorization looks at a nonce and may leave no trace of that.
-        if !tx.is_eip7702() {
-            let View { balances, reads, .. } = self.view();
-            differences = balances.release(tx.signer(), reads, &mut state);
-        }
-        let gas_used = result.gas().tx_gas_used();
-        let fee_recipient = self.rules.fee_recipient();
-        // Who self-destructs in the transaction that tips it takes the tip along.
-        let gone = state.get(&fee_recipient).is_some_and(|a| a.is_selfdestructed());
-        self.note_unasked(&state);
-        let mut writes = Writes::from_evm(state);
-        writes.differences = differences;
-        let tip = self.tip(tx, gas_used);
-        if !tip.is_zero() && !gone {
-            writes.differences.push(Difference { address: fee_recipient, wei: tip });
-        }
-        let success = result.is_success();
-        Ok((Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes))
-    }
-
-    /// revm does not ask for the slots of a contract that it creates, or tries to: nothing is created where
-    /// storage is. They are noted here.
-    fn note_unasked(&mut self, state: &EvmState) {
-        let view = self.view();
-        if !view.traced {
-            return;
-        }
-        let asked = view.reads.iter().filter(|read| matches!(read, Read::Slot(..))).count();
-        if asked == state.values().map(|account| account.storage.len()).sum::<usize>() {
-            return;
-        }
-        let is_asked = |address, slot| {
-            let mut reads = view.reads.iter();
-            reads.any(|read| matches!(read, Read::Slot(a, s, _) if *a == address && *s == slot))
-        };
-        let mut unasked: Vec<(Address, U256)> = Vec::new();
-        for (address, account) in state {
-            let slots = account.storage.keys().filter(|slot| !is_asked(*address, **slot));
-            unasked.extend(slots.map(|slot| (*address, *slot)));
-        }
-        // Executors that agree say the same bytes.
-        unasked.sort_unstable();
-        let zero = |(address, slot)| Read::Slot(address, slot, U256::ZERO);
-        view.reads.extend(unasked.into_iter().map(zero));
-    }
-
-    fn transfer(
-        &mut self,
-        tx: &Transaction,
-    ) -> Result<Option<(Verdict, Writes)>, EVMError<DatabaseError>> {
-        let rules = self.rules;
-        let Some(receiver) = rules.receiver_of(tx).filter(|_| !tx.value().is_zero()) else {
-            return Ok(None);
-        };
-        let view = self.view();
-        let Some(sender) = view.account(tx.signer())? else { return Ok(None) };
-        if !view.is_codeless(receiver)? {
-            return Ok(None);
-        }
-        let Some(Transfer { value, fee, tip }) = rules.resolve(tx, &sender) else {
-            return Ok(None);
-        };
-        let balance = sender.balance - value - fee;
-        let sender = Account { nonce: sender.nonce + 1, balance, ..sender };
-        let mut writes = Writes {
-            accounts: vec![AccountDiff {
-                address: tx.signer(),
-                change: AccountChange::Set(sender),
-                storage_wiped: false,
-                storage: Vec::new(),
-            }],
-            differences: vec![Difference { address: receiver, wei: value }],
-            codes: Vec::new(),
-        };
-        if !tip.is_zero() {
-            writes.differences.push(Difference { address: rules.fee_recipient(), wei: tip });
-        }
-        let ran = Ran { success: true, gas_used: TRANSFER_GAS, logs: Vec::new() };
-        Ok(Some((Verdict::Ran(ran), writes)))
-    }
-
-    /// The fee recipient's share: from London on, what exceeds the base fee.
-    fn tip(&self, tx: &TxEnvelope, gas_used: u64) -> U256 {
-        let base_fee = self.env.block_env.basefee;
-        let price = tx.effective_gas_price(Some(base_fee));
-        let burnt = if self.env.cfg_env.spec >= SpecId::LONDON { u128::from(base_fee) } else { 0 };
-        U256::from(price.saturating_sub(burnt)) * U256::from(gas_used)
-    }
 }
 
-fn new_evm<'a, S: StateReader>(
-    memory: &'a Memory<S>,
+fn new_evm<'a, M: Source>(
+    memory: &'a M,
     env: &EvmEnv,
     watchdog: Option<Watchdog>,
-) -> EngineEvm<'a, S> {
+) -> EngineEvm<'a, M> {
     let view = View::new(memory, 0, Watch::new(watchdog));
     instructions::new_evm(view, env.clone()).into_inner()
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     database::{DatabaseError, bytecode},
-    late::{Parent, Patience},
+    late::Parent,
 };
 use alloy_primitives::{
     Address, B256, Bytes, U256,
@@ -83,7 +83,7 @@ struct SlotCell {
 }
 
 /// Counters of a location at the moment of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Of an account: nonce, code and whether it is there. Of a slot the same as `value`.
     pub(crate) shape: u32,
@@ -189,16 +189,6 @@ impl<S: StateReader> Memory<S> {
         let code = bytecode(self.reader.code(code_hash)?);
         self.codes.write().expect(UNPOISONED).insert(code_hash, code.clone());
         Ok(code)
-    }
-
-    /// BLOCKHASH.
-    pub(crate) fn block_hash(
-        &self,
-        number: u64,
-        patience: Patience,
-    ) -> Result<B256, DatabaseError> {
-        let hash = self.parent.hash_of(number, patience);
-        hash.unwrap_or_else(|| Ok(self.reader.block_hash(number)?))
     }
 
     /// The parent block.

@@ -82,16 +82,18 @@ pub(crate) struct Difference {
 
 impl Writes {
     /// From what revm leaves of a transaction (or a system call), where touched and empty means gone
-    /// (EIP-161).
-    pub(crate) fn from_evm(state: EvmState) -> Self {
+    /// (EIP-161). Takes codes out of it.
+    pub(crate) fn from_evm(state: &mut EvmState) -> Self {
         let mut writes = Self::default();
+        let is_touched = |account: &&EvmAccount| account.is_touched();
+        writes.accounts.reserve_exact(state.values().filter(is_touched).count());
         for (address, account) in state {
-            writes.add(address, account);
+            writes.add(*address, account);
         }
         writes
     }
 
-    fn add(&mut self, address: Address, mut account: EvmAccount) {
+    fn add(&mut self, address: Address, account: &mut EvmAccount) {
         if !account.is_touched() {
             return;
         }
@@ -102,19 +104,18 @@ impl Writes {
             return self.accounts.push(gone);
         }
         let changed = created || account.is_changed();
-        let storage: Vec<SlotChange> = account
-            .storage
-            .drain()
-            .filter(|(_, slot)| slot.is_changed())
-            .map(|(slot, value)| SlotChange { slot, value: value.present_value })
-            .collect();
+        let slots = || account.storage.iter().filter(|(_, slot)| slot.is_changed());
+        let mut storage = Vec::with_capacity(slots().count());
+        storage.extend(
+            slots().map(|(slot, value)| SlotChange { slot: *slot, value: value.present_value }),
+        );
         if !changed && storage.is_empty() {
             return;
         }
-        let info = account.info;
-        let code_hash = collision::code_hash(&info);
+        let info = &mut account.info;
+        let code_hash = collision::code_hash(info);
         let now = Account { nonce: info.nonce, balance: info.balance, code_hash };
-        if let Some(code) = info.code.filter(|code| changed && !code.is_empty()) {
+        if changed && let Some(code) = info.code.take_if(|code| !code.is_empty()) {
             self.codes.push((code_hash, code));
         }
         let change = if changed { AccountChange::Set(now) } else { AccountChange::Unchanged };

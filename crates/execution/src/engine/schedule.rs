@@ -175,7 +175,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         }
     }
 
-    fn execute(&self, executor: &mut Executor<'a, S>, index: usize) {
+    fn execute(&self, executor: &mut Executor<'a, Memory<S>>, index: usize) {
         let place = self.first + index as Place;
         let is_final = self.reached.load(Acquire) == index;
         let way = if is_final { self.final_way() } else { Way::Ahead };
@@ -204,7 +204,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
 
     /// Moves the frontier as far as it goes. If another thread is at it, that one will see what this one
     /// has just finished: it looks again after it lets go.
-    fn advance(&self, executor: &mut Executor<'a, S>) {
+    fn advance(&self, executor: &mut Executor<'a, Memory<S>>) {
         loop {
             // Either this thread gets the lock, or who holds it sees what this one has finished: without
             // the fences (the other is below) both could miss.
@@ -246,7 +246,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     fn settle(
         &self,
         frontier: &mut Frontier<'s>,
-        executor: &mut Executor<'a, S>,
+        executor: &mut Executor<'a, Memory<S>>,
         outcome: Option<Outcome>,
     ) {
         let index = frontier.index;
@@ -276,7 +276,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     fn verdict(
         &self,
         frontier: &mut Frontier<'s>,
-        executor: &mut Executor<'a, S>,
+        executor: &mut Executor<'a, Memory<S>>,
         candidate: &mut Candidate<'_>,
     ) -> Verdict {
         let Candidate { index, tx, place, .. } = *candidate;
@@ -331,7 +331,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
 
     fn judge(
         &self,
-        executor: &Executor<'a, S>,
+        executor: &Executor<'a, Memory<S>>,
         outcome: &Outcome,
         place: Place,
     ) -> Result<Judgement, DatabaseError> {

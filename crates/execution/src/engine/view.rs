@@ -3,17 +3,21 @@
 use super::{
     access_list::{Location, loaded},
     balances::Balances,
-    memory::{Mark, Memory, Place},
+    memory::{Mark, Place},
     outcome::{Read, Writes},
+    source::Source,
 };
 use crate::{
     collision::is_open,
-    database::{DatabaseError, account_info},
+    database::{DatabaseError, account_info, bytecode},
     instructions::BlockDatabase,
     late::Patience,
     watchdog::Watch,
 };
-use alloy_primitives::{Address, B256, U256, map::AddressMap};
+use alloy_primitives::{
+    Address, B256, U256,
+    map::{AddressMap, B256Map},
+};
 use blockraft_primitives::{Account, StateReader};
 use revm::{
     DatabaseCommit,
@@ -24,12 +28,14 @@ use std::fmt;
 
 /// A revm database at one place. Committing publishes at that place and moves on to the next, which is
 /// how system calls follow one another.
-pub(crate) struct View<'a, S> {
-    pub(crate) memory: &'a Memory<S>,
+pub(crate) struct View<'a, M> {
+    pub(crate) memory: &'a M,
     pub(crate) place: Place,
-    /// What was read since it was last taken; stays empty where nobody asks.
+    /// Who sends the transaction: its nonce is one at least by the time that anything is created.
+    pub(crate) sender: Option<Address>,
+    /// What the transaction has read; stays empty where nobody asks.
     pub(crate) reads: Vec<Read>,
-    /// The memory's counters before each read.
+    /// The memory's counters before each read, where others write meanwhile.
     pub(crate) marks: Vec<Mark>,
     pub(crate) balances: Balances,
     /// Whether to note reads.
@@ -43,13 +49,26 @@ pub(crate) struct View<'a, S> {
     pub(crate) loaded: Vec<Vec<Location>>,
     /// The first failure of the parent state's reader.
     pub(crate) failure: Option<DatabaseError>,
+    /// Codes that were run here.
+    codes: B256Map<Code>,
 }
 
-impl<'a, S: StateReader> View<'a, S> {
-    pub(crate) fn new(memory: &'a Memory<S>, place: Place, watch: Watch) -> Self {
+/// A code and how often it was asked for.
+struct Code {
+    bytecode: Bytecode,
+    uses: u32,
+}
+
+/// A code that is asked for so often gets a copy for this thread alone: threads that count references to
+/// one and the same code wait for one another.
+const USES_OF_SHARED_CODE: u32 = 16;
+
+impl<'a, M: Source> View<'a, M> {
+    pub(crate) fn new(memory: &'a M, place: Place, watch: Watch) -> Self {
         Self {
             memory,
             place,
+            sender: None,
             reads: Vec::new(),
             marks: Vec::new(),
             balances: Balances::default(),
@@ -59,6 +78,7 @@ impl<'a, S: StateReader> View<'a, S> {
             committed: Vec::new(),
             loaded: Vec::new(),
             failure: None,
+            codes: B256Map::default(),
         }
     }
 
@@ -94,8 +114,8 @@ impl<'a, S: StateReader> View<'a, S> {
 
     /// Takes the counters of what is read next; each call is followed by one of [`Self::note`], or the
     /// transaction fails.
-    fn mark(&mut self, mark: impl FnOnce(&Memory<S>) -> Mark) {
-        if self.traced {
+    fn mark(&mut self, mark: impl FnOnce(&M) -> Mark) {
+        if M::IS_SHARED && self.traced {
             let mark = mark(self.memory);
             self.marks.push(mark);
         }
@@ -115,24 +135,34 @@ impl<'a, S: StateReader> View<'a, S> {
     }
 }
 
-impl<S> fmt::Debug for View<'_, S> {
+impl<M> fmt::Debug for View<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
-impl<S: StateReader> Database for View<'_, S> {
+impl<M: Source> Database for View<'_, M> {
     type Error = DatabaseError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
         let Some(account) = self.account(address)? else { return Ok(None) };
-        let taken = is_open(&account) && self.has_storage(address)?;
+        let open = is_open(&account) && self.sender != Some(address);
+        let taken = open && self.has_storage(address)?;
         Ok(Some(account_info(account, taken)))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
+        if let Some(known) = self.codes.get_mut(&code_hash) {
+            known.uses += 1;
+            if M::IS_SHARED && known.uses == USES_OF_SHARED_CODE {
+                known.bytecode = bytecode(known.bytecode.original_byte_slice().to_vec().into());
+            }
+            return Ok(known.bytecode.clone());
+        }
         let code = self.memory.code(code_hash);
-        self.noting(code)
+        let bytecode = self.noting(code)?;
+        self.codes.insert(code_hash, Code { bytecode: bytecode.clone(), uses: 1 });
+        Ok(bytecode)
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
@@ -147,7 +177,10 @@ impl<S: StateReader> Database for View<'_, S> {
 
     fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
         let waits = !self.memory.parent().is_settled();
-        let hash = self.memory.block_hash(number, self.patience);
+        let hash = match self.memory.parent().hash_of(number, self.patience) {
+            Some(hash) => hash,
+            None => self.memory.reader().block_hash(number).map_err(DatabaseError::from),
+        };
         if waits {
             self.watch.restart();
         }
@@ -155,7 +188,7 @@ impl<S: StateReader> Database for View<'_, S> {
     }
 }
 
-impl<S: StateReader> BlockDatabase for View<'_, S> {
+impl<M: Source> BlockDatabase for View<'_, M> {
     fn watch(&self) -> &Watch {
         &self.watch
     }
@@ -178,12 +211,12 @@ impl<S: StateReader> BlockDatabase for View<'_, S> {
     }
 }
 
-impl<S: StateReader> DatabaseCommit for View<'_, S> {
-    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+impl<M: Source> DatabaseCommit for View<'_, M> {
+    fn commit(&mut self, mut changes: AddressMap<EvmAccount>) {
         if self.traced {
             self.loaded.push(loaded(&changes));
         }
-        let writes = Writes::from_evm(changes);
+        let writes = Writes::from_evm(&mut changes);
         self.memory.publish(self.place, &writes);
         self.committed.push(writes);
         self.place += 1;
