@@ -48,7 +48,7 @@ use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::Pr
 use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::{Executor, Way};
 use ledger::Ledger;
-use memory::{Memory, Place};
+use memory::{Expected, Memory, Place};
 use outcome::Writes;
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
 use schedule::{Frontier, Schedule, Start};
@@ -179,7 +179,7 @@ pub fn execute_with<S: StateReader>(
     if is_light(input.transactions, &means) {
         return serially(Transfers::Direct, means.sink.map(Stream::new));
     }
-    let memory = Memory::new(&state, Parent::of(input.header, means.parent.clone()));
+    let memory = new_memory(input, &state, &means);
     match run(input, memory, None, means)? {
         Run::Done(frontier, finished) => Ok(BlockResult {
             block: serial::checked(input.spec, input.header, input.transactions, finished)?,
@@ -229,7 +229,7 @@ pub fn build_with<S: StateReader>(
         ommers: &[],
         withdrawals: &attributes.withdrawals,
     };
-    let memory = Memory::new(&state, Parent::of(&header, means.parent.clone()));
+    let memory = new_memory(&block, &state, &means);
     let selection = Selection::new(spec, &header, attributes, candidates.len());
     match run(&block, memory, Some(selection), means)? {
         Run::Unfit(stream) => serially(stream),
@@ -252,6 +252,20 @@ pub fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
     means.access_list.is_none()
         && means.seeds.is_empty()
         && (means.threads < 2 || heavy().count() * 8 < transactions.len())
+}
+
+/// A memory of the size that the block will probably need.
+fn new_memory<S: StateReader>(input: &BlockInput<'_>, state: S, means: &Means<'_>) -> Memory<S> {
+    let (count, seeds) = (input.transactions.len(), &means.seeds);
+    let read_by_seeds = seeds.iter().map(|(_, seed)| seed.reads.len()).sum::<usize>();
+    let calls = input.transactions.iter().filter(|tx| !tx.input().is_empty()).count();
+    let expected = Expected {
+        places: FIRST as usize + count,
+        accounts: 2 * count,
+        slots: if seeds.is_empty() { 3 * calls } else { read_by_seeds.min(8 * calls) },
+    };
+    let parent = Parent::of(input.header, means.parent.clone());
+    Memory::new(state, parent, input.header.beneficiary, expected)
 }
 
 /// Runs a block serially and hands its diff on in one piece. Where chunks went out already, they are those

@@ -88,6 +88,10 @@ impl Claims {
     /// One thread is at work. `done` says of each transaction whether its outcome is there already.
     pub(crate) fn new(transactions: &[Transaction], done: &[bool], threads: usize) -> Self {
         let count = transactions.len();
+        if threads < 2 || done.iter().all(|done| *done) {
+            // In block order, and nobody beside it: there is nothing to choose.
+            return Self::of(vec![[None; 2]; count], vec![0; count], 1, done, threads);
+        }
         let (mut prior, mut groups) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut sent: AddressMap<u32> = AddressMap::default();
         let mut paid: AddressMap<u32> = AddressMap::default();
@@ -102,12 +106,22 @@ impl Claims {
             let number = numbers.len() as u32;
             groups.push(*numbers.entry(to).or_insert(number));
         }
+        Self::of(prior, groups, numbers.len() as u32, done, threads)
+    }
+
+    fn of(
+        prior: Vec<[Option<u32>; 2]>,
+        groups: Vec<u32>,
+        group_count: u32,
+        done: &[bool],
+        threads: usize,
+    ) -> Self {
         let heat = |number| Heat { part_of: number, runs: 0, conflicts: 0 };
         let progress = |done: &bool| if *done { Progress::Done } else { Progress::Waiting };
         Self {
             prior,
             groups,
-            heat: (0..numbers.len() as u32).map(heat).collect(),
+            heat: (0..group_count).map(heat).collect(),
             progress: done.iter().map(progress).collect(),
             running: Vec::with_capacity(threads),
             next: 0,
@@ -308,8 +322,8 @@ mod tests {
 
     #[test]
     fn thread_without_work_goes_and_is_called_back() {
-        let mut claims = claims(&[(1, 9, 0), (1, 9, 0), (1, 8, 0), (2, 9, 0), (3, 9, 0)], 1);
-        claims.threads = 2;
+        let mut claims = claims(&[(1, 9, 0), (1, 9, 0), (1, 8, 0), (2, 9, 0), (3, 9, 0)], 2);
+        claims.active = 1;
         let first = claims.claim().unwrap();
         assert_eq!(first, Claim { index: 0, calls_help: true });
         assert_eq!(claims.claim().unwrap(), Claim { index: 3, calls_help: false });

@@ -1,8 +1,8 @@
 //! One thread's means of running transactions against the memory.
 
 use super::{
-    memory::{Mark, Memory, Place},
-    outcome::{Difference, Outcome, Ran, Read, Verdict, Writes},
+    memory::{Memory, Place},
+    outcome::{Content, Difference, Outcome, Ran, Read, Verdict, Writes},
     source::Source,
     view::View,
 };
@@ -16,7 +16,7 @@ use crate::{
 };
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
-use alloy_primitives::{Address, KECCAK256_EMPTY, U256};
+use alloy_primitives::{Address, U256};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
 use revm::{
     ExecuteEvm,
@@ -114,8 +114,8 @@ impl<'a, M: Source> Executor<'a, M> {
         };
         let view = self.view();
         // Copies that are as long as they must be: the next transaction writes over the originals.
-        let (reads, marks) = (view.reads.clone(), view.marks.clone());
-        Outcome { verdict, reads, marks, wipe_count, is_final: !traced, writes }
+        let (reads, seen) = (view.reads.clone(), view.seen());
+        Content { verdict, reads, seen, wipe_count, is_final: !traced, writes }.into()
     }
 
     fn view(&mut self) -> &mut View<'a, M> {
@@ -163,7 +163,9 @@ impl<'a, M: Source> Executor<'a, M> {
             writes.differences.push(Difference { address: fee_recipient, wei: tip });
         }
         let success = result.is_success();
-        (Verdict::Ran(Ran { success, gas_used, logs: result.into_logs() }), writes)
+        let mut logs = result.into_logs();
+        logs.shrink_to_fit();
+        (Verdict::Ran(Ran { success, gas_used, logs }), writes)
     }
 
     /// revm does not ask for the slots of a contract that it creates, or tries to: nothing is created where
@@ -246,33 +248,17 @@ impl<S: StateReader> Executor<'_, Memory<S>> {
         place: Place,
     ) -> Result<Option<&'o Read>, DatabaseError> {
         let marked = outcome.wipe_count == self.memory.wipe_count();
-        for (index, read) in outcome.reads.iter().enumerate() {
-            let mark = outcome.marks.get(index).filter(|_| marked);
-            if mark.is_some_and(|mark| self.is_unmoved(read, *mark)) {
+        for index in 0..outcome.reads.len() {
+            let seen = outcome.seen.get(index).filter(|_| marked);
+            if seen.is_some_and(|seen| self.memory.is_unmoved(*seen)) {
                 continue;
             }
+            let read = &outcome.reads[index];
             if !self.holds(read, place)? {
                 return Ok(Some(read));
             }
         }
         Ok(None)
-    }
-
-    /// Whether nothing was written to what was read since the mark was taken.
-    fn is_unmoved(&self, read: &Read, mark: Mark) -> bool {
-        match read {
-            Read::Account(address, _) => self.memory.account_mark(*address).value == mark.value,
-            Read::Shape(address, code_hash, at_least) => {
-                let now = self.memory.account_mark(*address);
-                // An account without code may be there for nothing but what was credited to it.
-                let by_shape = at_least.is_zero() && *code_hash != KECCAK256_EMPTY;
-                if by_shape { now.shape == mark.shape } else { now.value == mark.value }
-            }
-            Read::Codeless(address) | Read::HasStorage(address, _) => {
-                self.memory.account_mark(*address).shape == mark.shape
-            }
-            Read::Slot(address, slot, _) => self.memory.slot_mark(*address, *slot) == mark,
-        }
     }
 
     fn holds(&self, read: &Read, place: Place) -> Result<bool, DatabaseError> {

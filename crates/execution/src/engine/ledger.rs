@@ -5,7 +5,7 @@
 //! share, without locks, versions and marks: who judges the outcomes has a memory of its own.
 
 use super::{
-    memory::{Mark, Place},
+    memory::{Mark, Place, Seen},
     outcome::{Difference, Writes},
     source::Source,
 };
@@ -78,6 +78,14 @@ impl<S: StateReader> Source for Ledger<S> {
         self.ask(address, |held| Ok(held.now))
     }
 
+    fn account_and_stillness(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<(Option<Account>, bool), DatabaseError> {
+        Ok((self.account(address, place)?, false))
+    }
+
     fn has_code(&self, address: Address, _: Place) -> Result<bool, DatabaseError> {
         self.ask(address, |held| Ok(held.now.is_some_and(|account| account.has_code())))
     }
@@ -113,6 +121,10 @@ impl<S: StateReader> Source for Ledger<S> {
 
     fn account_mark(&self, _: Address) -> Mark {
         Mark::default()
+    }
+
+    fn seen_value(&self, _: Address, mark: Mark) -> Seen {
+        mark.shape()
     }
 
     fn slot_mark(&self, _: Address, _: U256) -> Mark {

@@ -9,24 +9,24 @@
 //! so that later an unmoved counter says, without looking again, that the read still holds. Locations share
 //! counters, which costs a second look now and then and nothing else.
 
-use super::{
-    outcome::{Difference, Writes},
-    versions::Versions,
-};
+mod cell;
+mod diff;
+mod tips;
+
+use super::outcome::{Difference, Writes};
 use crate::{
     database::{DatabaseError, bytecode},
     late::Parent,
 };
 use alloy_primitives::{
-    Address, B256, Bytes, U256,
+    Address, B256, U256,
     map::{AddressMap, B256Map, HashMap},
 };
-use blockraft_primitives::{
-    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateReader,
-};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange, StateReader};
+use cell::{Cell, SlotCell, slot_value};
 use revm::state::Bytecode;
 use std::{
-    collections::BTreeMap,
+    hash::{Hash, Hasher},
     sync::{
         RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{
@@ -35,6 +35,7 @@ use std::{
         },
     },
 };
+use tips::Tips;
 
 /// Place in the block: system calls and transactions in one sequence.
 pub(crate) type Place = u32;
@@ -53,6 +54,7 @@ pub(crate) struct Memory<S> {
     accounts: Box<[RwLock<AddressMap<Cell>>]>,
     slots: Box<[RwLock<SlotMap>]>,
     marks: Box<[AtomicU32]>,
+    tips: Tips,
     /// How often an account's storage was wiped: that changes all its slots and leaves no marks at them.
     wipes: AtomicU32,
     codes: RwLock<B256Map<Bytecode>>,
@@ -60,44 +62,85 @@ pub(crate) struct Memory<S> {
     irregular: AtomicBool,
 }
 
-type SlotMap = HashMap<(Address, U256), SlotCell>;
+type SlotMap = HashMap<SlotKey, SlotCell>;
 
-/// All that is known of one account but for its slots.
-#[derive(Debug, Default)]
-struct Cell {
-    /// In the parent state; the outer `None` is not read yet.
-    before: Option<Option<Account>>,
-    versions: Versions<Option<Account>>,
-    /// Modulo 2^256: negative ones are there too.
-    differences: Vec<(Place, U256)>,
-    wipes: Vec<Place>,
-    /// Whether the parent state has storage of it; `None` is not read yet.
-    stored: Option<bool>,
+/// A slot of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SlotKey {
+    address: Address,
+    slot: U256,
 }
 
-#[derive(Debug, Default)]
-struct SlotCell {
-    /// In the parent state; `None` is not read yet.
-    before: Option<U256>,
-    versions: Versions<U256>,
+impl Hash for SlotKey {
+    /// In words: as bytes it would take several times as long.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let [a, b, c] = words(self.address);
+        let [d, e, f, g] = self.slot.into_limbs();
+        [a, b, c, d, e, f, g].into_iter().for_each(|word| hasher.write_u64(word));
+    }
+}
+
+/// How many locations a block will touch: a guess, so that maps need not grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expected {
+    /// Transactions, each at a place of its own.
+    pub(crate) places: usize,
+    pub(crate) accounts: usize,
+    pub(crate) slots: usize,
 }
 
 /// Counters of a location at the moment of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
+    /// Which counters.
+    at: u32,
     /// Of an account: nonce, code and whether it is there. Of a slot the same as `value`.
-    pub(crate) shape: u32,
+    shape: u32,
     /// Of all of it.
-    pub(crate) value: u32,
+    value: u32,
+}
+
+/// The counter that says whether a read holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    at: u32,
+    count: u32,
+}
+
+/// No counter: whoever was read is changed by nearly every transaction and does not leave marks.
+const UNCOUNTED: u32 = u32::MAX;
+
+impl Mark {
+    /// What matters is all of it.
+    pub(crate) fn value(self) -> Seen {
+        Seen { at: if self.at == UNCOUNTED { UNCOUNTED } else { self.at ^ 1 }, count: self.value }
+    }
+
+    /// What matters is the shape alone.
+    pub(crate) fn shape(self) -> Seen {
+        Seen { at: self.at, count: self.shape }
+    }
 }
 
 impl<S: StateReader> Memory<S> {
-    pub(crate) fn new(reader: S, parent: Parent) -> Self {
+    pub(crate) fn new(
+        reader: S,
+        parent: Parent,
+        fee_recipient: Address,
+        Expected { places, accounts, slots }: Expected,
+    ) -> Self {
+        // Some stripes get more than their share.
+        let share = |count: usize| (count > 0).then_some(count / STRIPE_COUNT * 5 / 4 + 8);
+        let accounts = share(accounts).unwrap_or_default();
+        let slots = share(slots).unwrap_or_default();
+        let account_stripe = || AddressMap::with_capacity_and_hasher(accounts, Default::default());
+        let slot_stripe = || SlotMap::with_capacity_and_hasher(slots, Default::default());
         Self {
             reader,
             parent,
-            accounts: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
-            slots: (0..STRIPE_COUNT).map(|_| RwLock::default()).collect(),
+            accounts: (0..STRIPE_COUNT).map(|_| RwLock::new(account_stripe())).collect(),
+            slots: (0..STRIPE_COUNT).map(|_| RwLock::new(slot_stripe())).collect(),
+            tips: Tips::new(fee_recipient, places),
             marks: (0..MARK_COUNT).map(|_| AtomicU32::new(0)).collect(),
             wipes: AtomicU32::new(0),
             codes: RwLock::default(),
@@ -117,7 +160,20 @@ impl<S: StateReader> Memory<S> {
         address: Address,
         place: Place,
     ) -> Result<Option<Account>, DatabaseError> {
-        self.look(address, |cell| cell.account(place))
+        self.look(address, |cell| cell.account(place, &self.tips_of(address)))
+    }
+
+    /// As [`Self::account`], and whether no place has written to the account.
+    pub(crate) fn account_and_stillness(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<(Option<Account>, bool), DatabaseError> {
+        let tips = self.tips_of(address);
+        self.look(address, |cell| {
+            let account = cell.account(place, &tips)?;
+            Some((account, !cell.is_written() && tips.is_none()))
+        })
     }
 
     /// As [`Self::account`], but of a balance only whether there is one: differences are not added up
@@ -129,7 +185,7 @@ impl<S: StateReader> Memory<S> {
     ) -> Result<Option<Account>, DatabaseError> {
         self.look(address, |cell| match cell.version(place)? {
             (_, Some(account)) if account.nonce > 0 || account.has_code() => Some(Some(account)),
-            _ => cell.account(place),
+            _ => cell.account(place, &self.tips_of(address)),
         })
     }
 
@@ -147,18 +203,17 @@ impl<S: StateReader> Memory<S> {
         place: Place,
     ) -> Result<U256, DatabaseError> {
         let wipe = self.last_wipe(address, place);
-        let known = self.read_slots(address, slot).get(&(address, slot)).map(|c| c.value(place));
+        let key = SlotKey { address, slot };
+        let known = self.read_slots(key).get(&key).map(|cell| cell.value(place));
         if let Some(value) = known.and_then(|version| slot_value(version, wipe)) {
             return Ok(value);
         }
         if wipe.is_some() {
             return Ok(U256::ZERO);
         }
-        // Without an account there is no storage to read.
-        let there = self.account(address, 0)?.is_some();
-        let before = if there { self.reader.storage(address, slot)? } else { U256::ZERO };
-        let mut stripe = self.write_slots(address, slot);
-        let cell = stripe.entry((address, slot)).or_default();
+        let before = self.slot_before(key)?;
+        let mut stripe = self.write_slots(key);
+        let cell = stripe.entry(key).or_default();
         cell.before = Some(before);
         Ok(slot_value(cell.value(place), None).expect("its first value is known"))
     }
@@ -177,7 +232,7 @@ impl<S: StateReader> Memory<S> {
         let stored = there && self.reader.has_storage(address)?;
         let mut stripe = self.write(address);
         let cell = stripe.entry(address).or_default();
-        cell.stored = Some(stored);
+        cell.set_stored(stored);
         Ok(cell.has_storage(place).expect("its first value is known"))
     }
 
@@ -203,14 +258,28 @@ impl<S: StateReader> Memory<S> {
 
     /// An account's counters. To be taken before the account is read.
     pub(crate) fn account_mark(&self, address: Address) -> Mark {
-        let [shape, value] = self.account_marks(address).map(|mark| mark.load(Acquire));
-        Mark { shape, value }
+        let at = mark_of(mix(address));
+        let [shape, value] = self.account_marks(at).map(|mark| mark.load(Acquire));
+        Mark { at: at as u32, shape, value }
+    }
+
+    /// What says that the account as it was with this mark is still the same.
+    pub(crate) fn seen_value(&self, address: Address, mark: Mark) -> Seen {
+        let counted = address != self.tips.recipient;
+        Mark { at: if counted { mark.at } else { UNCOUNTED }, ..mark }.value()
+    }
+
+    /// Whether nothing was written to what was read since the mark was taken.
+    pub(crate) fn is_unmoved(&self, seen: Seen) -> bool {
+        self.marks.get(seen.at as usize).is_some_and(|mark| mark.load(Acquire) == seen.count)
     }
 
     /// A slot's counter. To be taken before the slot is read.
     pub(crate) fn slot_mark(&self, address: Address, slot: U256) -> Mark {
-        let value = self.marks[mark_of(mix_slot(address, slot))].load(Acquire);
-        Mark { shape: value, value }
+        let at = mark_of(mix_slot(address, slot));
+        let value = self.marks[at].load(Acquire);
+        // Its value is counted where an account's shape is.
+        Mark { at: at as u32, shape: value, value }
     }
 
     /// Counts how often storage was wiped. To be taken before anything is read.
@@ -230,15 +299,17 @@ impl<S: StateReader> Memory<S> {
                 self.leave_marks(write);
             }
             for SlotChange { slot, value } in &write.storage {
-                let mut stripe = self.write_slots(write.address, *slot);
-                stripe.entry((write.address, *slot)).or_default().versions.insert(place, *value);
-                drop(stripe);
+                let key = SlotKey { address: write.address, slot: *slot };
+                self.write_slots(key).entry(key).or_default().versions.insert(place, *value);
                 self.leave_slot_mark(write.address, *slot);
             }
         }
         for Difference { address, wei } in &writes.differences {
+            if *address == self.tips.recipient && self.tips.add(place, *wei) {
+                continue;
+            }
             self.write(*address).entry(*address).or_default().add(place, *wei);
-            self.account_marks(*address)[1].fetch_add(1, Release);
+            self.leave_value_mark(*address);
         }
     }
 
@@ -247,94 +318,49 @@ impl<S: StateReader> Memory<S> {
         for write in &writes.accounts {
             if write.change != AccountChange::Unchanged || write.storage_wiped {
                 if let Some(cell) = self.write(write.address).get_mut(&write.address) {
-                    cell.versions.remove(place);
-                    cell.wipes.retain(|p| *p != place);
+                    cell.retract(place);
                 }
                 self.leave_marks(write);
             }
             for SlotChange { slot, .. } in &write.storage {
-                let mut stripe = self.write_slots(write.address, *slot);
-                if let Some(cell) = stripe.get_mut(&(write.address, *slot)) {
+                let key = SlotKey { address: write.address, slot: *slot };
+                if let Some(cell) = self.write_slots(key).get_mut(&key) {
                     cell.versions.remove(place);
                 }
-                drop(stripe);
                 self.leave_slot_mark(write.address, *slot);
             }
         }
         for Difference { address, .. } in &writes.differences {
-            if let Some(cell) = self.write(*address).get_mut(address) {
-                cell.differences.retain(|(p, _)| *p != place);
+            if *address == self.tips.recipient {
+                self.tips.clear(place);
             }
-            self.account_marks(*address)[1].fetch_add(1, Release);
+            if let Some(cell) = self.write(*address).get_mut(address) {
+                cell.retract_difference(place);
+            }
+            self.leave_value_mark(*address);
         }
     }
 
     /// The last place before `place` that wrote to an account.
     pub(crate) fn account_writer(&self, address: Address, place: Place) -> Option<Place> {
-        let stripe = self.read(address);
-        let cell = stripe.get(&address)?;
-        let credited = cell.differences.partition_point(|(p, _)| *p < place).checked_sub(1);
-        let credited = credited.map(|last| cell.differences[last].0);
-        credited.max(cell.versions.last_before(place).map(|(at, _)| at))
+        let tipped = self.tips_of(address).and_then(|tips| tips.last_before(place));
+        tipped.max(self.read(address).get(&address).and_then(|cell| cell.writer(place)))
     }
 
     /// The last place before `place` that wrote to a slot.
     pub(crate) fn slot_writer(&self, address: Address, slot: U256, place: Place) -> Option<Place> {
-        let stripe = self.read_slots(address, slot);
-        stripe.get(&(address, slot))?.versions.last_before(place).map(|(at, _)| at)
+        let key = SlotKey { address, slot };
+        self.read_slots(key).get(&key)?.versions.last_before(place).map(|(at, _)| at)
     }
 
-    /// What all places together changed.
-    pub(crate) fn into_diff(self) -> Result<StateDiff, DatabaseError> {
-        let mut slots = self.written_slots()?;
-        let mut accounts = Vec::new();
-        let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();
-        let known = self.codes.into_inner().expect(UNPOISONED);
-        for stripe in self.accounts {
-            for (address, mut cell) in stripe.into_inner().expect(UNPOISONED) {
-                let storage = slots.remove(&address).unwrap_or_default();
-                if !cell.is_written() && storage.is_empty() {
-                    continue;
-                }
-                if cell.before.is_none() {
-                    // Credited and never looked at.
-                    cell.before = Some(self.reader.account(address)?);
-                }
-                let Some((diff, code_hash)) = cell.into_diff(address, storage) else { continue };
-                if let Some(code_hash) = code_hash {
-                    let code = known.get(&code_hash).expect("code is published with its account");
-                    codes.insert(code_hash, code.original_bytes());
-                }
-                accounts.push(diff);
-            }
-        }
-        // Nobody read these as accounts: they came with outcomes from elsewhere.
-        for (address, written) in slots {
-            let cell = Cell { before: Some(self.reader.account(address)?), ..Cell::default() };
-            accounts.extend(cell.into_diff(address, written).map(|(diff, _)| diff));
-        }
-        accounts.sort_unstable_by_key(|account: &AccountDiff| account.address);
-        let mut diff = StateDiff { accounts, codes: codes.into_values().collect() };
-        self.parent.complete(&mut diff)?;
-        Ok(diff)
+    /// The parent's value of a slot. Without an account there is no storage to read.
+    fn slot_before(&self, SlotKey { address, slot }: SlotKey) -> Result<U256, DatabaseError> {
+        let there = self.account(address, 0)?.is_some();
+        Ok(if there { self.reader.storage(address, slot)? } else { U256::ZERO })
     }
 
-    /// Slots that were written, by account.
-    fn written_slots(&self) -> Result<AddressMap<Vec<WrittenSlot>>, DatabaseError> {
-        let mut slots: AddressMap<Vec<WrittenSlot>> = AddressMap::default();
-        for stripe in &self.slots {
-            for ((address, slot), cell) in stripe.read().expect(UNPOISONED).iter() {
-                let Some((at, value)) = cell.versions.last_before(Place::MAX) else { continue };
-                let before = match cell.before {
-                    Some(before) => before,
-                    None if self.account(*address, 0)?.is_none() => U256::ZERO,
-                    None => self.reader.storage(*address, *slot)?,
-                };
-                let written = WrittenSlot { slot: *slot, at, value, before };
-                slots.entry(*address).or_default().push(written);
-            }
-        }
-        Ok(slots)
+    fn tips_of(&self, address: Address) -> Option<&Tips> {
+        (address == self.tips.recipient).then_some(&self.tips)
     }
 
     /// Asks an account's cell, whose parent account is read first where the cell needs it.
@@ -366,13 +392,11 @@ impl<S: StateReader> Memory<S> {
         if self.wipes.load(Acquire) == 0 {
             return None;
         }
-        let stripe = self.read(address);
-        let wipes = &stripe.get(&address)?.wipes;
-        wipes.partition_point(|p| *p < place).checked_sub(1).map(|last| wipes[last])
+        self.read(address).get(&address)?.last_wipe(place)
     }
 
     fn leave_marks(&self, write: &AccountDiff) {
-        for mark in self.account_marks(write.address) {
+        for mark in self.account_marks(mark_of(mix(write.address))) {
             mark.fetch_add(1, Release);
         }
         if write.storage_wiped {
@@ -384,9 +408,12 @@ impl<S: StateReader> Memory<S> {
         self.marks[mark_of(mix_slot(address, slot))].fetch_add(1, Release);
     }
 
+    fn leave_value_mark(&self, address: Address) {
+        self.account_marks(mark_of(mix(address)))[1].fetch_add(1, Release);
+    }
+
     /// Counters of shape and value: neighbours.
-    fn account_marks(&self, address: Address) -> [&AtomicU32; 2] {
-        let at = mark_of(mix(address));
+    fn account_marks(&self, at: usize) -> [&AtomicU32; 2] {
         [&self.marks[at], &self.marks[at ^ 1]]
     }
 
@@ -398,12 +425,12 @@ impl<S: StateReader> Memory<S> {
         self.accounts[stripe_of(mix(address))].write().expect(UNPOISONED)
     }
 
-    fn read_slots(&self, address: Address, slot: U256) -> RwLockReadGuard<'_, SlotMap> {
-        self.slots[stripe_of(mix_slot(address, slot))].read().expect(UNPOISONED)
+    fn read_slots(&self, key: SlotKey) -> RwLockReadGuard<'_, SlotMap> {
+        self.slots[stripe_of(mix_slot(key.address, key.slot))].read().expect(UNPOISONED)
     }
 
-    fn write_slots(&self, address: Address, slot: U256) -> RwLockWriteGuard<'_, SlotMap> {
-        self.slots[stripe_of(mix_slot(address, slot))].write().expect(UNPOISONED)
+    fn write_slots(&self, key: SlotKey) -> RwLockWriteGuard<'_, SlotMap> {
+        self.slots[stripe_of(mix_slot(key.address, key.slot))].write().expect(UNPOISONED)
     }
 }
 
@@ -412,8 +439,14 @@ const UNPOISONED: &str = "nothing panics under this lock";
 
 /// Spreads what is not spread yet (small numbers, made-up addresses) over the upper bits.
 fn mix(address: Address) -> u64 {
-    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| address[at + i]));
-    (word(0) ^ word(8).rotate_left(17) ^ word(12).rotate_left(31)).wrapping_mul(SPREAD)
+    let [a, b, c] = words(address);
+    (a ^ b.rotate_left(17) ^ c.rotate_left(31)).wrapping_mul(SPREAD)
+}
+
+/// An address as numbers that sort as it does.
+fn words(address: Address) -> [u64; 3] {
+    let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| address[at + i]));
+    [word(0), word(8), word(12)]
 }
 
 fn mix_slot(address: Address, slot: U256) -> u64 {
@@ -431,130 +464,6 @@ fn stripe_of(mixed: u64) -> usize {
 
 fn mark_of(mixed: u64) -> usize {
     (mixed >> 40) as usize % MARK_COUNT
-}
-
-/// A slot that some place wrote.
-struct WrittenSlot {
-    slot: U256,
-    at: Place,
-    value: U256,
-    before: U256,
-}
-
-/// What a reader sees, if it is known: the last version if that was not wiped since, else the parent's
-/// value. Who wipes and writes in one go, wiped first.
-fn slot_value(
-    (version, before): (Option<(Place, U256)>, Option<U256>),
-    wipe: Option<Place>,
-) -> Option<U256> {
-    match (version, wipe) {
-        (Some((at, value)), wipe) if wipe.is_none_or(|wipe| at >= wipe) => Some(value),
-        (_, Some(_)) => Some(U256::ZERO),
-        (_, None) => before,
-    }
-}
-
-impl SlotCell {
-    /// The last version before `place`, and the parent's value.
-    fn value(&self, place: Place) -> (Option<(Place, U256)>, Option<U256>) {
-        (self.versions.last_before(place), self.before)
-    }
-}
-
-impl Cell {
-    /// The last account version before `place`, the parent's included; `None` where that is not read yet.
-    fn version(&self, place: Place) -> Option<(Option<Place>, Option<Account>)> {
-        match self.versions.last_before(place) {
-            Some((at, account)) => Some((Some(at), account)),
-            None => self.before.map(|account| (None, account)),
-        }
-    }
-
-    fn account(&self, place: Place) -> Option<Option<Account>> {
-        let (at, mut account) = self.version(place)?;
-        if !self.differences.is_empty() {
-            let end = self.differences.partition_point(|(p, _)| *p < place);
-            // What the place that wrote the version added came on top of it.
-            let from = at.map_or(0, |at| self.differences.partition_point(|(p, _)| *p < at));
-            let sum = self.differences[from..end.max(from)]
-                .iter()
-                .fold(U256::ZERO, |sum, (_, wei)| sum.wrapping_add(*wei));
-            if !sum.is_zero() {
-                let account = account.get_or_insert_default();
-                account.balance = account.balance.wrapping_add(sum);
-            }
-        }
-        Some(account)
-    }
-
-    fn has_storage(&self, place: Place) -> Option<bool> {
-        let wiped = self.wipes.first().is_some_and(|wipe| *wipe < place);
-        if wiped { Some(false) } else { self.stored }
-    }
-
-    fn publish(&mut self, place: Place, write: &AccountDiff) {
-        match write.change {
-            AccountChange::Unchanged => {}
-            AccountChange::Deleted => self.versions.insert(place, None),
-            AccountChange::Set(account) => self.versions.insert(place, Some(account)),
-        }
-        if write.storage_wiped {
-            let at = self.wipes.partition_point(|p| *p < place);
-            self.wipes.insert(at, place);
-        }
-    }
-
-    fn add(&mut self, place: Place, wei: U256) {
-        // Places come nearly in order.
-        let at = match self.differences.last() {
-            Some((last, _)) if *last >= place => {
-                self.differences.partition_point(|(p, _)| *p < place)
-            }
-            _ => self.differences.len(),
-        };
-        match self.differences.get_mut(at) {
-            Some((p, sum)) if *p == place => *sum = sum.wrapping_add(wei),
-            _ => self.differences.insert(at, (place, wei)),
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        !self.versions.is_empty() || !self.differences.is_empty() || !self.wipes.is_empty()
-    }
-
-    /// The net change, and the hash of the code if that is new.
-    fn into_diff(
-        self,
-        address: Address,
-        written: Vec<WrittenSlot>,
-    ) -> Option<(AccountDiff, Option<B256>)> {
-        let before = self.before.expect("loaded by the caller");
-        let Some(now) = self.account(Place::MAX).expect("loaded by the caller") else {
-            let change = AccountChange::Deleted;
-            let diff = AccountDiff { address, change, storage_wiped: true, storage: Vec::new() };
-            return before.map(|_| (diff, None));
-        };
-        let storage_wiped = before.is_some() && !self.wipes.is_empty();
-        let starts_empty = storage_wiped || before.is_none();
-        let wipe = self.wipes.last().copied();
-        let mut storage: Vec<SlotChange> = written
-            .into_iter()
-            .filter_map(|WrittenSlot { slot, at, value, before }| {
-                let value = slot_value((Some((at, value)), None), wipe)?;
-                let first = if starts_empty { U256::ZERO } else { before };
-                (first != value).then_some(SlotChange { slot, value })
-            })
-            .collect();
-        let unchanged = before == Some(now);
-        if unchanged && !storage_wiped && storage.is_empty() {
-            return None;
-        }
-        storage.sort_unstable_by_key(|change| change.slot);
-        let known = before.is_some_and(|before| before.code_hash == now.code_hash);
-        let code_hash = (now.has_code() && !known).then_some(now.code_hash);
-        let change = if unchanged { AccountChange::Unchanged } else { AccountChange::Set(now) };
-        Some((AccountDiff { address, change, storage_wiped, storage }, code_hash))
-    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,26 @@
 //! What one transaction did, and what it saw: enough to tell later whether it would do the same again.
 
-use super::memory::Mark;
+use super::memory::Seen;
 use crate::{collision, runner::Refusal};
 use alloy_primitives::{Address, B256, Log, U256};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
+use std::ops::{Deref, DerefMut};
 
 /// The result of running one transaction, on whatever state it saw.
 ///
 /// Running is deterministic, so an outcome holds wherever every read would give the same value again.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct Outcome(Box<Content>);
+
+/// What an outcome consists of; behind a pointer, because outcomes change hands more often than they are
+/// looked at.
+#[derive(Clone, Debug)]
+pub struct Content {
     pub(crate) verdict: Verdict,
     pub(crate) reads: Vec<Read>,
     /// The memory's counters before each of the reads; none of an outcome from elsewhere.
-    pub(crate) marks: Vec<Mark>,
+    pub(crate) seen: Vec<Seen>,
     /// How often storage had been wiped before the first of them.
     pub(crate) wipe_count: u32,
     /// Nothing before it could change any more when it ran, and no reads were noted.
@@ -26,7 +32,36 @@ impl Outcome {
     /// One that was computed with another memory.
     pub(crate) fn from_elsewhere(ran: Ran, reads: Vec<Read>, writes: Writes) -> Self {
         let verdict = Verdict::Ran(ran);
-        Self { verdict, reads, marks: Vec::new(), wipe_count: 0, is_final: false, writes }
+        let seen = Vec::new();
+        Content { verdict, reads, seen, wipe_count: 0, is_final: false, writes }.into()
+    }
+
+    /// How it ended; leaves the logs out of what stays.
+    pub(crate) fn take_verdict(&mut self) -> Verdict {
+        match &mut self.verdict {
+            Verdict::Ran(ran) => Verdict::Ran(Ran { logs: std::mem::take(&mut ran.logs), ..*ran }),
+            Verdict::Refused(refusal) => Verdict::Refused(refusal.clone()),
+        }
+    }
+}
+
+impl From<Content> for Outcome {
+    fn from(content: Content) -> Self {
+        Self(Box::new(content))
+    }
+}
+
+impl Deref for Outcome {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.0
+    }
+}
+
+impl DerefMut for Outcome {
+    fn deref_mut(&mut self) -> &mut Content {
+        &mut self.0
     }
 }
 

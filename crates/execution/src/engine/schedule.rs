@@ -28,12 +28,15 @@ use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
 use rayon::Scope;
-use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{
-        AtomicBool, AtomicU8, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
-        fence,
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -121,14 +124,15 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
         let mut seeded = vec![false; count];
-        for (index, seed) in seeds {
+        for (index, mut seed) in seeds {
             // Beyond the block, or a second answer for the same transaction: not needed.
             let Some(entry) = entries.get(index) else { continue };
             if std::mem::replace(&mut seeded[index], true) {
                 continue;
             }
-            // Marks are of the memory in which it ran.
-            let seed = Outcome { marks: Vec::new(), is_final: false, ..seed };
+            // Counters are of the memory in which it ran.
+            seed.seen.clear();
+            seed.is_final = false;
             memory.publish(first + index as Place, &seed.writes);
             *entry.outcome.lock().expect(UNPOISONED) = Some(seed);
             entry.status.store(EXECUTED, Relaxed);
@@ -157,8 +161,10 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     /// Runs all of it, on this thread and, with a scope, on others that it finds work for.
     pub(crate) fn work<'scope>(&'scope self, scope: Option<&Scope<'scope>>) {
         let mut executor = Executor::new(self.memory, self.env.clone(), self.watchdog.clone());
+        let mut mine = VecDeque::new();
         loop {
             self.advance(&mut executor);
+            self.let_go(&mut mine);
             if self.is_over() {
                 return;
             }
@@ -170,6 +176,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             }
             if self.entries[index].claim() {
                 self.execute(&mut executor, index);
+                mine.push_back(index);
             }
             self.claims().finish(index);
         }
@@ -184,6 +191,15 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         let entry = &self.entries[index];
         *entry.outcome.lock().expect(UNPOISONED) = Some(outcome);
         entry.status.store(EXECUTED, Release);
+    }
+
+    /// Frees outcomes of this thread that are settled: for another one that would be more work, and who
+    /// moves the frontier has enough to do.
+    fn let_go(&self, mine: &mut VecDeque<usize>) {
+        let reached = self.reached.load(Acquire);
+        while let Some(index) = mine.pop_front_if(|index| *index < reached) {
+            drop(self.entries[index].outcome.lock().expect(UNPOISONED).take());
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -309,8 +325,9 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         if self.listed { Way::Share } else { Way::Final }
     }
 
-    /// Hands a final outcome on to whoever takes more of it than its verdict.
-    fn hand_on(&self, frontier: &mut Frontier<'s>, place: Place, outcome: Outcome) -> Verdict {
+    /// Hands a final outcome on to whoever takes more of it than its verdict, and leaves the rest to the
+    /// thread that ran it.
+    fn hand_on(&self, frontier: &mut Frontier<'s>, place: Place, mut outcome: Outcome) -> Verdict {
         self.stream(frontier, place, &outcome.writes);
         if let Some(list) = &mut frontier.access_list
             && matches!(outcome.verdict, Verdict::Ran(_))
@@ -320,7 +337,9 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
                 return Verdict::Refused(Refusal::State(error));
             }
         }
-        outcome.verdict
+        let verdict = outcome.take_verdict();
+        *self.entries[frontier.index].outcome.lock().expect(UNPOISONED) = Some(outcome);
+        verdict
     }
 
     fn stream(&self, frontier: &mut Frontier<'s>, place: Place, writes: &Writes) {

@@ -1,7 +1,7 @@
 //! Where transactions read from and write to while a block runs.
 
 use super::{
-    memory::{Mark, Memory, Place},
+    memory::{Mark, Memory, Place, Seen},
     outcome::Writes,
 };
 use crate::{database::DatabaseError, late::Parent};
@@ -22,6 +22,12 @@ pub(crate) trait Source {
     fn parent(&self) -> &Parent;
     /// The account as a transaction at `place` sees it.
     fn account(&self, address: Address, place: Place) -> Result<Option<Account>, DatabaseError>;
+    /// As [`Self::account`], and whether no place has written to the account.
+    fn account_and_stillness(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<(Option<Account>, bool), DatabaseError>;
     /// Whether the account has code.
     fn has_code(&self, address: Address, place: Place) -> Result<bool, DatabaseError>;
     /// Whether an account without nonce and code has storage.
@@ -32,6 +38,8 @@ pub(crate) trait Source {
     fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError>;
     /// An account's counters. To be taken before the account is read.
     fn account_mark(&self, address: Address) -> Mark;
+    /// What says that the account as it was with this mark is still the same.
+    fn seen_value(&self, address: Address, mark: Mark) -> Seen;
     /// A slot's counter. To be taken before the slot is read.
     fn slot_mark(&self, address: Address, slot: U256) -> Mark;
     /// Counts how often storage was wiped. To be taken before anything is read.
@@ -56,6 +64,14 @@ impl<S: StateReader> Source for Memory<S> {
         self.account(address, place)
     }
 
+    fn account_and_stillness(
+        &self,
+        address: Address,
+        place: Place,
+    ) -> Result<(Option<Account>, bool), DatabaseError> {
+        self.account_and_stillness(address, place)
+    }
+
     fn has_code(&self, address: Address, place: Place) -> Result<bool, DatabaseError> {
         self.has_code(address, place)
     }
@@ -74,6 +90,10 @@ impl<S: StateReader> Source for Memory<S> {
 
     fn account_mark(&self, address: Address) -> Mark {
         self.account_mark(address)
+    }
+
+    fn seen_value(&self, address: Address, mark: Mark) -> Seen {
+        self.seen_value(address, mark)
     }
 
     fn slot_mark(&self, address: Address, slot: U256) -> Mark {

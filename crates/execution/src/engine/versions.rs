@@ -6,39 +6,63 @@ use super::memory::Place;
 #[derive(Debug)]
 pub(crate) struct Versions<T> {
     first: Option<(Place, T)>,
-    rest: Vec<(Place, T)>,
+    rest: Option<Box<Rest<T>>>,
 }
+
+/// What comes after the first; as large as a pointer where there is nothing.
+#[derive(Debug)]
+struct Rest<T>(Vec<(Place, T)>);
 
 impl<T> Default for Versions<T> {
     fn default() -> Self {
-        Self { first: None, rest: Vec::new() }
+        Self { first: None, rest: None }
     }
 }
 
 impl<T: Copy> Versions<T> {
     /// The last one before `place`.
     pub(crate) fn last_before(&self, place: Place) -> Option<(Place, T)> {
-        let end = self.rest.partition_point(|(p, _)| *p < place);
+        let rest = self.rest();
+        let end = rest.partition_point(|(p, _)| *p < place);
         match end.checked_sub(1) {
-            Some(last) => Some(self.rest[last]),
+            Some(last) => Some(rest[last]),
             None => self.first.filter(|(p, _)| *p < place),
         }
     }
 
+    /// Those from one place to before another.
+    pub(crate) fn between(&self, from: Place, to: Place) -> impl Iterator<Item = T> {
+        let rest = self.rest();
+        let start = rest.partition_point(|(p, _)| *p < from);
+        let end = rest.partition_point(|(p, _)| *p < to).max(start);
+        let first = self.first.filter(|(p, _)| (from..to).contains(p));
+        first.into_iter().chain(rest[start..end].iter().copied()).map(|(_, value)| value)
+    }
+
     /// Sets the value of a place.
     pub(crate) fn insert(&mut self, place: Place, value: T) {
+        self.merge(place, value, |_, new| new);
+    }
+
+    /// Sets the value of a place, or makes one of it and the one that is there.
+    pub(crate) fn merge(&mut self, place: Place, value: T, merged: impl FnOnce(T, T) -> T) {
         match &mut self.first {
             None => self.first = Some((place, value)),
-            Some(first) if first.0 == place => first.1 = value,
+            Some(first) if first.0 == place => first.1 = merged(first.1, value),
             Some(first) if first.0 > place => {
                 let second = std::mem::replace(first, (place, value));
-                self.rest.insert(0, second);
+                self.rest_mut().insert(0, second);
             }
             Some(_) => {
-                let at = self.rest.partition_point(|(p, _)| *p < place);
-                match self.rest.get_mut(at) {
-                    Some((p, old)) if *p == place => *old = value,
-                    _ => self.rest.insert(at, (place, value)),
+                let rest = self.rest_mut();
+                // Places come nearly in order.
+                let at = match rest.last() {
+                    Some((last, _)) if *last >= place => rest.partition_point(|(p, _)| *p < place),
+                    _ => rest.len(),
+                };
+                match rest.get_mut(at) {
+                    Some((p, old)) if *p == place => *old = merged(*old, value),
+                    _ => rest.insert(at, (place, value)),
                 }
             }
         }
@@ -47,14 +71,23 @@ impl<T: Copy> Versions<T> {
     /// Removes the value of a place, if it has one.
     pub(crate) fn remove(&mut self, place: Place) {
         if self.first.is_some_and(|(p, _)| p == place) {
-            self.first = (!self.rest.is_empty()).then(|| self.rest.remove(0));
-        } else {
-            self.rest.retain(|(p, _)| *p != place);
+            let rest = self.rest.as_mut().filter(|rest| !rest.0.is_empty());
+            self.first = rest.map(|rest| rest.0.remove(0));
+        } else if let Some(rest) = &mut self.rest {
+            rest.0.retain(|(p, _)| *p != place);
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    fn rest(&self) -> &[(Place, T)] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.0)
+    }
+
+    fn rest_mut(&mut self) -> &mut Vec<(Place, T)> {
+        &mut self.rest.get_or_insert_with(|| Box::new(Rest(Vec::new()))).0
     }
 }
 
@@ -80,6 +113,9 @@ mod tests {
             for seen_from in 0..9 {
                 let last = expected.range(..seen_from).next_back().map(|(p, v)| (*p, *v));
                 assert_eq!(versions.last_before(seen_from), last, "step {step}");
+                let between: Vec<u32> = versions.between(3, seen_from).collect();
+                let inside = expected.range(3..seen_from.max(3)).map(|(_, v)| *v);
+                assert_eq!(between, inside.collect::<Vec<_>>(), "step {step}");
             }
             assert_eq!(versions.is_empty(), expected.is_empty());
         }

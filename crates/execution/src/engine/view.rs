@@ -3,7 +3,7 @@
 use super::{
     access_list::{Location, loaded},
     balances::Balances,
-    memory::{Mark, Place},
+    memory::{Mark, Place, Seen},
     outcome::{Read, Writes},
     source::Source,
 };
@@ -15,7 +15,7 @@ use crate::{
     watchdog::Watch,
 };
 use alloy_primitives::{
-    Address, B256, U256,
+    Address, B256, KECCAK256_EMPTY, U256,
     map::{AddressMap, B256Map},
 };
 use blockraft_primitives::{Account, StateReader};
@@ -49,6 +49,8 @@ pub(crate) struct View<'a, M> {
     pub(crate) loaded: Vec<Vec<Location>>,
     /// The first failure of the parent state's reader.
     pub(crate) failure: Option<DatabaseError>,
+    /// Contracts that no transaction of the block has written to as accounts, and their marks.
+    still: AddressMap<(Mark, Account)>,
     /// Codes that were run here.
     codes: B256Map<Code>,
 }
@@ -78,17 +80,58 @@ impl<'a, M: Source> View<'a, M> {
             committed: Vec::new(),
             loaded: Vec::new(),
             failure: None,
+            still: AddressMap::default(),
             codes: B256Map::default(),
         }
     }
 
     /// The account, noted as read.
     pub(crate) fn account(&mut self, address: Address) -> Result<Option<Account>, DatabaseError> {
-        self.mark(|memory| memory.account_mark(address));
-        let account = self.memory.account(address, self.place);
-        let account = self.noting(account)?;
+        let account = if M::IS_SHARED {
+            let mark = self.memory.account_mark(address);
+            self.mark(|_| mark);
+            self.shared_account(address, mark)?
+        } else {
+            let account = self.memory.account(address, self.place);
+            self.noting(account)?
+        };
         self.note(Read::Account(address, account));
         Ok(account)
+    }
+
+    /// The account, from this thread's own notes where nobody has written to it.
+    fn shared_account(
+        &mut self,
+        address: Address,
+        mark: Mark,
+    ) -> Result<Option<Account>, DatabaseError> {
+        if let Some((still, account)) = self.still.get(&address)
+            && *still == mark
+        {
+            return Ok(Some(*account));
+        }
+        let found = self.memory.account_and_stillness(address, self.place);
+        let (account, is_still) = self.noting(found)?;
+        if let Some(account) = account.filter(|account| is_still && account.has_code()) {
+            self.still.insert(address, (mark, account));
+        }
+        Ok(account)
+    }
+
+    /// What says that the transaction's reads hold, as long as none of these counters has moved.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let seen = |(read, mark): (&Read, &Mark)| match read {
+            Read::Account(address, _) => self.memory.seen_value(*address, *mark),
+            // An account without code may be there for nothing but what was credited to it.
+            Read::Shape(_, code_hash, at_least)
+                if at_least.is_zero() && *code_hash != KECCAK256_EMPTY =>
+            {
+                mark.shape()
+            }
+            Read::Shape(address, ..) => self.memory.seen_value(*address, *mark),
+            Read::Codeless(_) | Read::HasStorage(..) | Read::Slot(..) => mark.shape(),
+        };
+        self.reads.iter().zip(&self.marks).map(seen).collect()
     }
 
     /// Whether the account has no code; only a yes is noted.

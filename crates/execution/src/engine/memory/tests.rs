@@ -2,10 +2,11 @@
 
 use super::*;
 use alloy_consensus::Header;
-use blockraft_primitives::MemoryState;
+use blockraft_primitives::{MemoryState, StateDiff};
 
 const ALICE: Address = Address::repeat_byte(0xa1);
 const BOB: Address = Address::repeat_byte(0xb0);
+const CAROL: Address = Address::repeat_byte(0xca);
 
 fn with(nonce: u64, balance: u64) -> Account {
     Account { nonce, balance: U256::from(balance), ..Default::default() }
@@ -16,7 +17,13 @@ fn memory() -> Memory<MemoryState> {
     let mut state = MemoryState::default();
     state.accounts.insert(ALICE, with(1, 100));
     state.storage.entry(ALICE).or_default().insert(U256::from(7), U256::from(7));
-    Memory::new(state, Parent::of(&Header::default(), None))
+    over(state)
+}
+
+/// Of a block that pays CAROL.
+fn over(state: MemoryState) -> Memory<MemoryState> {
+    let expected = Expected { places: 20, ..Expected::default() };
+    Memory::new(state, Parent::of(&Header::default(), None), CAROL, expected)
 }
 
 fn set(account: Account, slots: &[(u64, u64)]) -> Writes {
@@ -152,9 +159,43 @@ fn deleted_account_is_gone_with_its_slots() {
 fn empty_account_in_the_parent_state_is_irregular() {
     let mut state = MemoryState::default();
     state.accounts.insert(BOB, Account::default());
-    let memory = Memory::new(state, Parent::of(&Header::default(), None));
+    let memory = over(state);
     memory.account(ALICE, 1).unwrap();
     assert!(!memory.is_irregular());
     memory.account(BOB, 1).unwrap();
     assert!(memory.is_irregular());
+}
+
+#[test]
+fn tips_add_up_like_other_differences() {
+    let memory = memory();
+    let huge = Difference { address: CAROL, wei: U256::from(1) << 130 };
+    memory.publish(2, &credit(CAROL, 5));
+    memory.publish(2, &credit(CAROL, 6));
+    memory.publish(4, &Writes { differences: vec![huge], ..Writes::default() });
+    memory.publish(5, &credit(CAROL, 1));
+    let balance = |place| memory.account(CAROL, place).unwrap().map(|carol| carol.balance);
+    let expected = [None, Some(U256::from(11)), Some(huge.wei + U256::from(11))];
+    assert_eq!([2, 4, 5].map(balance), expected);
+    assert_eq!(
+        [2, 3, 5, 6].map(|p| memory.account_writer(CAROL, p)),
+        [None, Some(2), Some(4), Some(5)]
+    );
+    memory.retract(4, &Writes { differences: vec![huge], ..Writes::default() });
+    memory.retract(2, &credit(CAROL, 11));
+    assert_eq!(balance(9), Some(U256::from(1)));
+    let seen = memory.seen_value(CAROL, memory.account_mark(CAROL));
+    assert!(!memory.is_unmoved(seen), "tips leave no marks, so nothing says that none came");
+    let diff = memory.into_diff().unwrap();
+    assert_eq!(diff.accounts[0].change, AccountChange::Set(with(0, 1)));
+}
+
+#[test]
+fn account_is_still_until_somebody_writes_to_it() {
+    let memory = memory();
+    let still = |place| memory.account_and_stillness(ALICE, place).unwrap();
+    assert_eq!(still(9), (Some(with(1, 100)), true));
+    memory.publish(5, &set(with(2, 50), &[]));
+    assert_eq!(still(3), (Some(with(1, 100)), false));
+    assert_eq!(still(9), (Some(with(2, 50)), false));
 }

@@ -48,7 +48,7 @@ impl Writer {
         bytes
     }
 
-    fn outcome(&mut self, index: usize, ran: &Ran, Outcome { reads, writes, .. }: &Outcome) {
+    fn outcome(&mut self, index: usize, ran: &Ran, outcome: &Outcome) {
         self.put(&(index as u64));
         self.put(&ran.success);
         self.put(&ran.gas_used);
@@ -63,9 +63,9 @@ impl Writer {
             }
         });
         self.list(|writer| {
-            reads.iter().for_each(|read| writer.list(|writer| writer.read(read)));
+            outcome.reads.iter().for_each(|read| writer.list(|writer| writer.read(read)));
         });
-        self.writes(writes);
+        self.writes(&outcome.writes);
     }
 
     fn read(&mut self, read: &Read) {
