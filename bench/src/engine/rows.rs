@@ -1,7 +1,7 @@
 //! The rows on made workloads.
 
 use super::{
-    plain::{self, Database},
+    plain::{self, Block, Database},
     report::{FREE, Report, Spread},
     workload::{Workload, World},
 };
@@ -58,18 +58,29 @@ impl Bench {
         Self { workload, database, env }
     }
 
-    /// The plain loop on a fresh database, with what every node computes of a block after running it.
-    fn plain(&self, with_roots: bool, clock: ClockId) -> anyhow::Result<f64> {
+    /// The plain loop on a fresh database.
+    fn plain(&self, clock: ClockId) -> anyhow::Result<f64> {
+        let Workload { transactions, receipts: expected, .. } = &self.workload;
+        let mut database = self.database.clone();
+        let (time, result) = timed(clock, || plain::run(&mut database, &self.env, transactions));
+        ensure!(&result? == expected, "the plain loop gives other receipts");
+        Ok(time)
+    }
+
+    /// The plain loop with what every node needs of a block after running it: receipts root, bloom and
+    /// net change. On the caller's pool, as the engine.
+    fn plain_block(&self, clock: ClockId) -> anyhow::Result<f64> {
         let Workload { transactions, receipts: expected, header, .. } = &self.workload;
         let mut database = self.database.clone();
         let (time, result) = timed(clock, || {
-            let receipts = plain::run(&mut database, &self.env, transactions)?;
-            let roots = with_roots.then(|| receipts_root_and_bloom(transactions, &receipts));
-            anyhow::Ok((receipts, roots))
+            let block = plain::run_block(&mut database, &self.env, transactions)?;
+            let roots = receipts_root_and_bloom(transactions, &block.receipts);
+            anyhow::Ok((block, roots))
         });
-        let (receipts, roots) = result?;
+        let (Block { receipts, accounts, slots }, (root, _)) = result?;
         ensure!(&receipts == expected, "the plain loop gives other receipts");
-        ensure!(roots.is_none_or(|(root, _)| root == header.receipts_root), "another root");
+        ensure!(root == header.receipts_root, "another root");
+        ensure!(accounts.len() + slots.len() > transactions.len(), "too little has changed");
         Ok(time)
     }
 
@@ -107,6 +118,11 @@ fn pool(threads: usize) -> anyhow::Result<ThreadPool> {
 
 /// One thread that notes reads and writes, as an executor does, against the plain loop.
 pub(super) fn traced(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    // A pool of one: what its one thread does not do is in no figure.
+    pool(1)?.install(|| traced_on_one_thread(repeats, report))
+}
+
+fn traced_on_one_thread(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
     let world = World::new()?;
     let kinds = [
         (world.clone().transfers()?, at_most(1.5, 1.0)),
@@ -122,7 +138,7 @@ pub(super) fn traced(repeats: usize, report: &mut Report) -> anyhow::Result<()> 
         let [mut with_roots, mut whole, mut serial] = [const { Times(Vec::new()) }; 3];
         for turn in 0..=repeats {
             let times = [
-                bench.plain(false, ClockId::CLOCK_THREAD_CPUTIME_ID)?,
+                bench.plain(ClockId::CLOCK_THREAD_CPUTIME_ID)?,
                 {
                     let (time, outcomes) = cpu(|| execute_share(&input, state, &all));
                     let (encoding, bytes) = cpu(|| encode_outcomes(&outcomes.unwrap_or_default()));
@@ -130,7 +146,7 @@ pub(super) fn traced(repeats: usize, report: &mut Report) -> anyhow::Result<()> 
                     encoded.0.push(time + encoding);
                     time
                 },
-                bench.plain(true, ClockId::CLOCK_THREAD_CPUTIME_ID)?,
+                bench.plain_block(ClockId::CLOCK_THREAD_CPUTIME_ID)?,
                 bench.engine(Vec::new(), 1, ClockId::CLOCK_THREAD_CPUTIME_ID)?.0,
                 {
                     let header = &workload.header;
@@ -183,7 +199,7 @@ fn speed_up(
     let [mut plain, mut engine] = [const { Times(Vec::new()) }; 2];
     let mut again = 0;
     for turn in 0..=repeats {
-        let one = bench.plain(true, ClockId::CLOCK_MONOTONIC)?;
+        let one = pool.install(|| bench.plain_block(ClockId::CLOCK_MONOTONIC))?;
         let seeds = seeds.to_vec();
         let (other, result) =
             pool.install(|| bench.engine(seeds, threads, ClockId::CLOCK_MONOTONIC))?;
@@ -238,6 +254,10 @@ pub(super) fn hot(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
 /// What a leader has to do with outcomes that hold: all of the engine's work but the roots of receipts
 /// and the system calls, which every block has.
 pub(super) fn seeds(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
+    pool(1)?.install(|| seeds_on_one_thread(repeats, report))
+}
+
+fn seeds_on_one_thread(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
     let world = World::new()?;
     let empty = Bench::new(world.clone().empty()?);
     let kinds = [
