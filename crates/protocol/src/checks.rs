@@ -4,8 +4,10 @@
 //! and fifty), for shells that spread the second over worker threads.
 
 mod blobs;
+mod wide;
 
 pub(crate) use blobs::blob_cost;
+pub use wide::{Unpayable, unpayable};
 
 use crate::{
     PoolError,
@@ -108,8 +110,14 @@ pub fn decode(raw: &[u8], rules: &AdmissionRules) -> Result<Transaction, PoolErr
 
 /// Decodes a raw transaction and checks all but its signature and its blobs.
 pub fn parse(raw: &[u8], rules: &AdmissionRules) -> Result<TxEnvelope, PoolError> {
-    let tx = decode_envelope(raw)?;
-    check_submission(&tx, rules.submission)?;
+    let tx = match decode_envelope(raw) {
+        Ok(tx) => tx,
+        Err(error) => return Err(wide::refusal(raw, rules).unwrap_or(error)),
+    };
+    // What geth's RPC looks at before its pool does, in the same order.
+    let fee = U256::from(tx.max_fee_per_gas()).saturating_mul(U256::from(tx.gas_limit()));
+    check_fee_cap(fee, rules.submission)?;
+    check_unprotected(&tx, rules.submission)?;
     check_type(&tx, rules)?;
     check_chain_id(&tx, rules)?;
     check_limits(&tx, rules)?;
@@ -208,18 +216,16 @@ fn check_type(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> 
     })
 }
 
-/// What geth's RPC looks at before its pool does, in the same order.
-fn check_submission(tx: &TxEnvelope, rules: SubmissionRules) -> Result<(), PoolError> {
-    let fee = U256::from(tx.max_fee_per_gas()).saturating_mul(U256::from(tx.gas_limit()));
-    if let Some(cap) = rules.fee_cap
-        && fee > cap
-    {
-        return Err(PoolError::FeeCap { fee, cap });
+fn check_fee_cap(fee: U256, rules: SubmissionRules) -> Result<(), PoolError> {
+    match rules.fee_cap {
+        Some(cap) if fee > cap => Err(PoolError::FeeCap { fee, cap }),
+        _ => Ok(()),
     }
-    if tx.is_legacy() && tx.chain_id().is_none() && !rules.unprotected {
-        return Err(PoolError::Unprotected);
-    }
-    Ok(())
+}
+
+fn check_unprotected(tx: &TxEnvelope, rules: SubmissionRules) -> Result<(), PoolError> {
+    let bare = tx.is_legacy() && tx.chain_id().is_none();
+    if bare && !rules.unprotected { Err(PoolError::Unprotected) } else { Ok(()) }
 }
 
 fn check_chain_id(tx: &TxEnvelope, rules: &AdmissionRules) -> Result<(), PoolError> {

@@ -199,6 +199,20 @@ pub enum PoolError {
     /// A sender has either blob transactions in the pool or others, as in geth.
     #[error("address already reserved")]
     AddressReserved,
+
+    // What is special to fees that nobody can pay.
+    /// A fee cap of more than 256 bits.
+    #[error("max fee per gas higher than 2^256-1")]
+    FeeVeryHigh,
+    /// A tip of more than 256 bits.
+    #[error("max priority fee per gas higher than 2^256-1")]
+    TipVeryHigh,
+    /// More than all ether there is, whoever the sender is.
+    #[error("insufficient funds for gas * price + value: tx cost {cost}")]
+    Unpayable {
+        /// Gas limit times fee cap plus value, wei.
+        cost: U256,
+    },
 }
 
 /// What is missing, wei.

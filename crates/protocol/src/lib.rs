@@ -27,7 +27,9 @@ mod testing;
 mod units;
 
 pub use blob_error::BlobError;
-pub use checks::{AdmissionRules, SubmissionRules, decode, hash_of, parse, recover};
+pub use checks::{
+    AdmissionRules, SubmissionRules, Unpayable, decode, hash_of, parse, recover, unpayable,
+};
 pub use dispatch::{
     BlockWork, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence, Micros,
     Settled,

@@ -197,6 +197,12 @@ fn pool_errors() -> Vec<PoolError> {
     ]
 }
 
+/// Those that came later.
+fn more_pool_errors() -> Vec<PoolError> {
+    let cost = U256::from(5);
+    vec![PoolError::FeeVeryHigh, PoolError::TipVeryHigh, PoolError::Unpayable { cost }]
+}
+
 fn payload() -> PayloadEntry {
     let BlockEntry { header, receipts, diff, .. } = block();
     let withdrawal = Withdrawal { index: 1, validator_index: 2, address: ALICE, amount: 3 };
@@ -309,6 +315,7 @@ fn responses_keep_their_bytes() {
         head_number: 500,
         head_hash: WORD,
     };
+    let more = more_pool_errors().into_iter().map(Err).collect();
     for (name, response) in [
         ("response_verdicts", Response::Verdicts(verdicts)),
         ("response_not_leader", Response::Refused(Refusal::NotLeader { leader: Some(3) })),
@@ -319,6 +326,7 @@ fn responses_keep_their_bytes() {
         ("response_status", Response::Status(status)),
         ("response_proposed", Response::Proposed { accepted: true }),
         (
+        ("response_verdicts_of_fees", Response::Verdicts(more)),
             "response_executed",
             Response::Executed(UnitAnswer {
                 echo: unit().id,

@@ -5,7 +5,7 @@ use alloy_consensus::{
 };
 use alloy_eips::eip7702::Authorization;
 use alloy_genesis::ChainConfig;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, b256};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address, b256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 
@@ -170,6 +170,42 @@ fn gas_may_not_cost_more_than_the_node_lets_anybody_pay() {
     let mut lenient = rules();
     lenient.submission.fee_cap = None;
     assert_eq!(verdict(tx(ether), &lenient), Ok(()));
+}
+
+/// Of chain 1, with a gas price of 242 bits.
+const WIDE: [u8; 128] = hex!(
+    "f87e809f031eea408f8e1799cb883da2927b1336521d73c2c14accfebb70d5c5ae46698252089409"
+    "5e7baea6a6c7c4c2dfeb977efac326af552d87808026a098ff921201554726367d2be8c804a7ff89"
+    "ccf285ebc57dff8ae4c44b9c19ac4aa01887321be575c8095f789dd4c743dfe42c1820f9231f98a9"
+    "62b210e3ac2452a3"
+);
+
+#[test]
+fn what_nobody_can_pay_is_refused_in_the_words_for_it() {
+    let mut rules = AdmissionRules { chain_id: 1, ..rules() };
+    let text = |raw: &[u8], rules: &AdmissionRules| decode(raw, rules).unwrap_err().to_string();
+    let capped = text(&WIDE, &rules);
+    assert!(capped.starts_with("tx fee ("), "{capped}");
+    assert!(capped.ends_with(" ether) exceeds the configured cap (1.00 ether)"), "{capped}");
+    rules.submission.fee_cap = None;
+    let unpaid = text(&WIDE, &rules);
+    assert!(unpaid.starts_with("insufficient funds for gas * price + value: tx cost "), "{unpaid}");
+    let elsewhere = AdmissionRules { chain_id: 7, ..rules };
+    let expected = "invalid sender: invalid chain id for signer: have 1 want 7";
+    assert_eq!(text(&WIDE, &elsewhere), expected);
+    let Unpayable { hash, sender, .. } = unpayable(&WIDE, &rules).unwrap().unwrap();
+    assert_eq!(hash, keccak256(WIDE));
+    assert_eq!(sender, address!("9da8eb227a1fe47eaf51fee029673adeae485006"));
+
+    // Two bytes more make it wider than any number is.
+    let mut wider = WIDE.to_vec();
+    wider.splice(3..4, [0xa0 + 1, 1, 1]);
+    wider[1] += 2;
+    assert_eq!(text(&wider, &rules), "max fee per gas higher than 2^256-1");
+    // What would not decode with a lesser fee either is what it was.
+    let cut = &WIDE[..WIDE.len() - 1];
+    assert_eq!(unpayable(cut, &rules), None);
+    assert_eq!(text(cut, &rules), "rlp: value size exceeds available input length");
 }
 
 #[test]
