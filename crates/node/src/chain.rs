@@ -41,6 +41,7 @@ pub(crate) struct BlockOptions {
 }
 
 pub(crate) use build::{BuildOrder, EXTRA_DATA_PREFIX, Proposal};
+pub(crate) use share::Parent;
 pub(crate) use unapplied::Unapplied;
 
 pub(crate) use head_trie::values_at;
@@ -51,6 +52,8 @@ pub(crate) struct Chain {
     pub(crate) store: Store,
     pub(crate) pool: Arc<RwLock<Pool>>,
     pub(crate) spec: Arc<ChainSpec>,
+    /// The rules of the blocks that a consensus client names.
+    pub(crate) given_spec: Arc<ChainSpec>,
     /// A message for each block that became visible or was taken back.
     pub(crate) heads: broadcast::Sender<HeadChange>,
     /// The transactions that entered the pool, a message for each `Admit` entry.
@@ -91,12 +94,14 @@ impl Chain {
         trie_options: TrieOptions,
     ) -> Result<Self, NodeError> {
         let spec = Arc::new(store.genesis().spec.clone());
+        let given_spec = Arc::new(share::given_spec(store.genesis())?);
         let trie = trie_start::start(&store, trie_options)?;
         let pool = restore_pool(&store)?;
         Ok(Self {
             store,
             pool: Arc::new(RwLock::new(pool)),
             spec,
+            given_spec,
             heads: broadcast::channel(1024).0,
             pending: broadcast::channel(16 * 1024).0,
             finality: watch::Sender::new(Finality::default()),

@@ -43,15 +43,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(chain: Arc<Chain>, proposer: Proposer) -> Result<Self, NodeError> {
-        let rules = PayloadRules::new(chain.store.genesis())?;
-        Ok(Self {
+    pub(crate) fn new(chain: Arc<Chain>, proposer: Proposer) -> Self {
+        Self {
+            rules: PayloadRules::new(&chain),
             chain,
             proposer,
-            rules,
             payloads: Payloads::default(),
             builds: Builds::default(),
-        })
+        }
     }
 
     /// Runs until every sender of calls is gone. Whoever asked may be gone when the answer comes.

@@ -105,7 +105,7 @@ impl Executor {
                     let stopwatch = Stopwatch::start();
                     let outcomes = chain.run_unit(&unit)?;
                     stopwatch.record_stage("unit");
-                    Ok((stopwatch.elapsed_ns() / 1000, outcomes, unit.transactions.len()))
+                    Ok((stopwatch.elapsed_ns() / 1000, outcomes, unit.work.transaction_count()))
                 };
                 let running = self.spawner.tasks.spawn_blocking(run);
                 // A panic has been reported; the leader runs the share.

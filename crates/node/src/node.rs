@@ -162,7 +162,7 @@ impl Node {
         rpc_config.finality = driven.then(|| chain.finality.subscribe());
         if let Some(api) = &config.engine_api {
             let proposer = Proposer { chain: chain.clone(), node_id, raft: raft.clone(), peers };
-            let engine = Engine::new(chain.clone(), proposer)?;
+            let engine = Engine::new(chain.clone(), proposer);
             rpc_config.engine = Some(start_engine(engine, api, &spawner));
         }
         let rpc = RpcServer::start(rpc_config, context).await?;

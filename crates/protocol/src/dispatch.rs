@@ -1,6 +1,7 @@
 //! The leader's side of distributed execution, as a state machine: it plans a block, sends units of work,
 //! takes answers that fit, repeats a late unit once elsewhere, and ends the gathering in time whatever
-//! happens. What has no outcome then, the leader runs.
+//! happens. What has no outcome then, the leader runs. A block that a consensus client names is shared out
+//! in the same way by whichever member was asked about it.
 //!
 //! # How a shell drives it
 //!
@@ -30,11 +31,15 @@ use crate::{
     plan::{Distribution, Footprint, LocalReason, Plan, Planner, Share},
     units::{Fence, Unit, UnitAnswer, UnitId, UnitRefused},
 };
+use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes};
 use blockraft_primitives::{AdmissionId, NodeId, Transaction, limits};
 use executors::Executors;
 use open::{Found, Open, Verdict};
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// Blocks after which the partition map is looked at.
 const REBALANCE_INTERVAL: u64 = 32;
@@ -55,15 +60,33 @@ impl Micros {
     }
 }
 
-/// A block that is to be built.
+/// A block that is to be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockWork {
-    /// The term that it is built in.
-    pub term: u64,
     /// Height.
     pub height: u64,
     /// Hash of the block before it.
     pub parent: B256,
+    /// Where it comes from.
+    pub source: WorkSource,
+    /// In block order.
+    pub transactions: Vec<Transaction>,
+}
+
+/// Where a block comes from, and what executors must know of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WorkSource {
+    /// This node makes it, as leader.
+    Cut(CutBlock),
+    /// A consensus client named it, or wants it made. Leadership has no part in that.
+    Given(Arc<Header>),
+}
+
+/// A block that is cut from the pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CutBlock {
+    /// The term that it is built in.
+    pub term: u64,
     /// Seconds since 1970.
     pub timestamp: u64,
     /// The header's.
@@ -74,8 +97,16 @@ pub struct BlockWork {
     pub pool_index: u64,
     /// Names of the transactions.
     pub ids: Vec<AdmissionId>,
-    /// In block order.
-    pub transactions: Vec<Transaction>,
+}
+
+impl BlockWork {
+    /// The term that it belongs to; `None` where it belongs to none.
+    fn term(&self) -> Option<u64> {
+        match &self.source {
+            WorkSource::Cut(block) => Some(block.term),
+            WorkSource::Given(_) => None,
+        }
+    }
 }
 
 /// What the leader's node tells its dispatcher.
@@ -88,7 +119,7 @@ pub enum DispatchEvent {
         /// The other members.
         others: Vec<NodeId>,
     },
-    /// A block is to be built.
+    /// A block is to be run.
     Block(BlockWork),
     /// An executor has run a unit.
     Answered(UnitAnswer),
@@ -164,8 +195,8 @@ pub enum DispatchCommand {
 pub struct Evidence {
     /// The unit's place; attempts may differ.
     pub fence: Fence,
-    /// The transactions that were run.
-    pub transactions: Vec<AdmissionId>,
+    /// Hashes of the transactions that were run.
+    pub transactions: Vec<B256>,
     /// Who said what.
     pub answers: [(NodeId, Bytes); 2],
 }
@@ -333,7 +364,7 @@ impl Dispatcher {
         if self.distribution == Distribution::Off {
             return Plan::Local(LocalReason::Off);
         }
-        if self.leading != Some(work.term) {
+        if work.term().is_some_and(|term| self.leading != Some(term)) {
             return Plan::Local(LocalReason::Deposed);
         }
         self.blocks += 1;
@@ -370,7 +401,7 @@ impl Dispatcher {
         let epoch = self.map.as_ref().map_or(0, PartitionMap::epoch);
         let fence = Fence {
             cluster: self.cluster,
-            term: work.term,
+            term: work.term().unwrap_or_default(),
             leader: self.node,
             height: work.height,
             parent: work.parent,

@@ -31,8 +31,8 @@ pub use checks::{
     AdmissionRules, SubmissionRules, Unpayable, decode, hash_of, parse, recover, unpayable,
 };
 pub use dispatch::{
-    BlockWork, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence, Micros,
-    Settled,
+    BlockWork, CutBlock, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence,
+    Micros, Settled, WorkSource,
 };
 pub use error::{PoolError, Refusal};
 pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
@@ -46,5 +46,6 @@ pub use plan::{
 };
 pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};
 pub use units::{
-    Admittance, Fence, Gate, Standing, Unit, UnitAnswer, UnitId, UnitRefusal, UnitRefused,
+    Admittance, Fence, Gate, GivenWork, PooledWork, Standing, Unit, UnitAnswer, UnitId,
+    UnitRefusal, UnitRefused, UnitWork,
 };

@@ -1,13 +1,18 @@
 //! What nodes say to one another beside Raft, and its bytes.
 //!
 //! A message is `version, kind, payload`. Transactions travel as in the log
-//! ([`AdmitBatch::encode`]: sender and EIP-2718 bytes), so the leader need not recover them again; all
-//! else is postcard. Framing, deadlines and the identity of the peer are the transport's.
+//! ([`AdmitBatch::encode`]: sender and EIP-2718 bytes), so nobody need recover them again, and headers as
+//! RLP; all else is postcard. Framing, deadlines and the identity of the peer are the transport's.
 
-use crate::{PoolError, Refusal, Unit, UnitAnswer, UnitId, UnitRefused};
+use crate::{
+    GivenWork, PoolError, PooledWork, Refusal, Unit, UnitAnswer, UnitId, UnitRefused, UnitWork,
+};
+use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes};
+use alloy_rlp::Decodable;
 use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 /// The version of the encoding below. A change of bytes changes this and the golden files in
 /// `testdata/wire`.
@@ -23,6 +28,7 @@ const KIND_PROPOSED: u8 = 17;
 const KIND_EXECUTE: u8 = 18;
 const KIND_EXECUTED: u8 = 19;
 const KIND_NOT_EXECUTED: u8 = 20;
+const KIND_EXECUTE_GIVEN: u8 = 21;
 
 /// What one node asks of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +119,9 @@ pub enum WireError {
     /// The transactions do not decode.
     #[error("malformed batch: {0}")]
     Batch(String),
+    /// The header does not decode.
+    #[error("malformed header: {0}")]
+    Header(#[from] alloy_rlp::Error),
     /// A log entry that only the leader itself makes.
     #[error("only entries of a consensus client can be proposed from another node")]
     Entry,
@@ -131,7 +140,15 @@ impl Request {
             Self::Submit(batch) => framed(KIND_SUBMIT, &batch.encode()),
             Self::Status => framed(KIND_STATUS, &[]),
             Self::Propose(entry) => framed(KIND_PROPOSE, entry),
-            Self::Execute(unit) => framed(KIND_EXECUTE, &to_postcard(unit)),
+            Self::Execute(Unit { id, work: UnitWork::Pooled(work) }) => {
+                framed(KIND_EXECUTE, &to_postcard(&(id, work)))
+            }
+            Self::Execute(Unit { id, work: UnitWork::Given(work) }) => {
+                let header = alloy_rlp::encode(&*work.header);
+                let batch = AdmitBatch { transactions: work.transactions.clone() }.encode();
+                let id = to_postcard(id);
+                [&[WIRE_VERSION, KIND_EXECUTE_GIVEN], &id[..], &header, &batch].concat().into()
+            }
         }
     }
 
@@ -147,7 +164,17 @@ impl Request {
                 }
                 LogEntry::Admit(_) | LogEntry::Block(_) => Err(WireError::Entry),
             },
-            (KIND_EXECUTE, payload) => from_postcard(payload).map(Self::Execute),
+            (KIND_EXECUTE, payload) => {
+                let (id, work): (UnitId, PooledWork) = from_postcard(payload)?;
+                Ok(Self::Execute(Unit { id, work: UnitWork::Pooled(work) }))
+            }
+            (KIND_EXECUTE_GIVEN, payload) => {
+                let (id, mut rest) = postcard::take_from_bytes::<UnitId>(payload)?;
+                let header = Arc::new(Header::decode(&mut rest)?);
+                let transactions = AdmitBatch::decode(rest)?.transactions;
+                let work = UnitWork::Given(GivenWork { header, transactions });
+                Ok(Self::Execute(Unit { id, work }))
+            }
             (got, _) => Err(WireError::Kind { got }),
         }
     }

@@ -3,21 +3,26 @@
 //! A unit names all that its result depends on: the cluster, who leads in which term, the height and the
 //! parent, the epoch of the partition map, the share of the block and the attempt. An executor refuses
 //! what does not fit its own state; a leader counts an answer only if it repeats the unit's name.
+//!
+//! A block that a consensus client names may be shared out by any member that is asked about it, leader or
+//! not: its header and its transactions are in the unit, so leadership and pool have no say in what comes out.
 
+use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes};
-use blockraft_primitives::{AdmissionId, NodeId};
+use blockraft_primitives::{AdmissionId, NodeId, Transaction};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What fences a unit off from all that it could be mistaken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fence {
     /// The cluster.
     pub cluster: B256,
-    /// The term of the leader that ordered it.
+    /// The term of the leader that ordered it; 0 for a part of a given block.
     pub term: u64,
-    /// That leader.
+    /// That leader, or who was given the block.
     pub leader: NodeId,
-    /// Height of the block that is being built.
+    /// Height of the block.
     pub height: u64,
     /// Hash of the block before it.
     pub parent: B256,
@@ -39,10 +44,53 @@ pub struct UnitId {
 }
 
 /// A part of a block to be run on the state of the block's parent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Unit {
     /// Its name, for the answer to repeat.
     pub id: UnitId,
+    /// What to run.
+    pub work: UnitWork,
+}
+
+/// What a unit has run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UnitWork {
+    /// A part of a block that a leader makes.
+    Pooled(PooledWork),
+    /// A part of a block that came from elsewhere.
+    Given(GivenWork),
+}
+
+impl UnitWork {
+    /// How many transactions there are to run.
+    pub fn transaction_count(&self) -> usize {
+        match self {
+            Self::Pooled(work) => work.transactions.len(),
+            Self::Given(work) => work.transactions.len(),
+        }
+    }
+
+    /// Index of a log entry that must have been applied before.
+    fn pool_index(&self) -> u64 {
+        match self {
+            Self::Pooled(work) => work.pool_index,
+            Self::Given(_) => 0,
+        }
+    }
+}
+
+/// Transactions of a given block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GivenWork {
+    /// The block's, as far as transactions can see it.
+    pub header: Arc<Header>,
+    /// In block order.
+    pub transactions: Vec<Transaction>,
+}
+
+/// Transactions of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PooledWork {
     /// The block's, seconds since 1970.
     pub timestamp: u64,
     /// The block's.
@@ -178,7 +226,7 @@ pub struct Standing {
 /// What is to be done with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admittance {
-    /// Run it on the head's state.
+    /// Run it on the state of the block's parent.
     Run,
     /// Look again when more has been applied; without end that is [`Standing::lagging`].
     Wait,
@@ -194,8 +242,12 @@ pub struct Gate {
 
 impl Gate {
     /// Whether a unit may run where the executor stands. What it names and is newer than what was known is
-    /// remembered: nothing older is let in afterwards.
+    /// remembered: nothing older is let in afterwards. Of a given block, which any member may ask about, only
+    /// cluster and parent must be this executor's; the parent may lie below its head.
     pub fn check(&mut self, unit: &Unit, standing: &Standing) -> Admittance {
+        if let UnitWork::Given(_) = unit.work {
+            return given(&unit.id.fence, standing);
+        }
         match self.refusal(&unit.id.fence, standing) {
             Some(refusal) => return Admittance::Refuse(refusal),
             None => self.remember(&unit.id.fence),
@@ -210,7 +262,7 @@ impl Gate {
         if standing.head != parent {
             return Admittance::Refuse(UnitRefusal::Parent { got: standing.head });
         }
-        if standing.applied < unit.pool_index { Admittance::Wait } else { Admittance::Run }
+        if standing.applied < unit.work.pool_index() { Admittance::Wait } else { Admittance::Run }
     }
 
     fn refusal(&self, fence: &Fence, standing: &Standing) -> Option<UnitRefusal> {
@@ -233,6 +285,13 @@ impl Gate {
     fn remember(&mut self, fence: &Fence) {
         self.newest = Some((fence.term, fence.leader, fence.epoch));
     }
+}
+
+fn given(fence: &Fence, standing: &Standing) -> Admittance {
+    if fence.cluster != standing.cluster {
+        return Admittance::Refuse(UnitRefusal::Cluster { expected: standing.cluster });
+    }
+    if standing.height + 1 < fence.height { Admittance::Wait } else { Admittance::Run }
 }
 
 impl Standing {
@@ -258,14 +317,23 @@ mod tests {
             Fence { cluster: OURS, term: 5, leader: 1, height: 10, parent: PARENT, epoch: 3 };
         let mut unit = Unit {
             id: UnitId { fence, gather: 0, share: 0, attempt: 1 },
-            timestamp: 7,
-            fee_recipient: Address::ZERO,
-            gas_limit: 30_000_000,
-            pool_index: 40,
-            transactions: vec![AdmissionId(3)],
+            work: UnitWork::Pooled(PooledWork {
+                timestamp: 7,
+                fee_recipient: Address::ZERO,
+                gas_limit: 30_000_000,
+                pool_index: 40,
+                transactions: vec![AdmissionId(3)],
+            }),
         };
         change(&mut unit);
         unit
+    }
+
+    fn pool_index(unit: &mut Unit) -> &mut u64 {
+        match &mut unit.work {
+            UnitWork::Pooled(work) => &mut work.pool_index,
+            UnitWork::Given(_) => panic!("not of the pool"),
+        }
     }
 
     #[test]
@@ -282,7 +350,7 @@ mod tests {
             (|u| u.id.fence.height = 11, Wait),
             (|u| u.id.fence.height = 9, Refuse(UnitRefusal::Passed { height: 9 })),
             (|u| u.id.fence.parent = OURS, Refuse(UnitRefusal::Parent { got: PARENT })),
-            (|u| u.pool_index = 41, Wait),
+            (|u| *pool_index(u) = 41, Wait),
             (|u| u.id.attempt = 2, Run),
         ];
         for (row, (change, expected)) in rows.into_iter().enumerate() {
@@ -306,6 +374,33 @@ mod tests {
         let rival = unit(|u| (u.id.fence.term, u.id.fence.leader) = (6, 3));
         let known = UnitRefusal::Leader { known: 2 };
         assert_eq!(gate.check(&rival, &standing()), refused(known));
+    }
+
+    #[test]
+    fn a_given_block_needs_its_parent_and_no_leader() {
+        use Admittance::{Refuse, Run, Wait};
+        type Change = fn(&mut Fence);
+        let rows: [(Change, Admittance); 6] = [
+            (|_| {}, Run),
+            (|f| f.cluster = B256::ZERO, Refuse(UnitRefusal::Cluster { expected: OURS })),
+            (|f| (f.term, f.leader, f.epoch) = (0, 3, 0), Run),
+            (|f| f.height = 11, Wait),
+            // Whether it is in the chain is looked up when it runs.
+            (|f| f.height = 8, Run),
+            (|f| f.parent = OURS, Run),
+        ];
+        for (row, (change, expected)) in rows.into_iter().enumerate() {
+            let header = Arc::new(Header::default());
+            let work = UnitWork::Given(GivenWork { header, transactions: Vec::new() });
+            let given = unit(|u| {
+                u.work = work;
+                change(&mut u.id.fence);
+            });
+            let mut gate = Gate::default();
+            assert_eq!(gate.check(&given, &standing()), expected, "row {row}");
+            // It teaches nothing of leaders.
+            assert_eq!(gate.newest, None);
+        }
     }
 
     #[test]

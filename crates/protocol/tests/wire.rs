@@ -21,8 +21,8 @@ use blockraft_primitives::{
     StateDiff, Transaction,
 };
 use blockraft_protocol::{
-    Fence, NodeStatus, PoolError, Refusal, Request, Response, Unit, UnitAnswer, UnitId,
-    UnitRefusal, UnitRefused, WireError,
+    Fence, GivenWork, NodeStatus, PoolError, PooledWork, Refusal, Request, Response, Unit,
+    UnitAnswer, UnitId, UnitRefusal, UnitRefused, UnitWork, WireError,
 };
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -254,12 +254,19 @@ fn unit() -> Unit {
     let fence = Fence { cluster: WORD, term: 4, leader: 1, height: 501, parent: WORD, epoch: 2 };
     Unit {
         id: UnitId { fence, gather: 77, share: 3, attempt: 2 },
-        timestamp: 1_700_000_000,
-        fee_recipient: CONTRACT,
-        gas_limit: 30_000_000,
-        pool_index: 999,
-        transactions: vec![AdmissionId(5), AdmissionId(70_000)],
+        work: UnitWork::Pooled(PooledWork {
+            timestamp: 1_700_000_000,
+            fee_recipient: CONTRACT,
+            gas_limit: 30_000_000,
+            pool_index: 999,
+            transactions: vec![AdmissionId(5), AdmissionId(70_000)],
+        }),
     }
+}
+
+fn given_unit() -> Unit {
+    let header = Arc::new(block().header);
+    Unit { work: UnitWork::Given(GivenWork { header, transactions: transactions() }), ..unit() }
 }
 
 fn unit_refusals() -> Vec<UnitRefusal> {
@@ -296,6 +303,7 @@ fn requests_keep_their_bytes() {
         ("request_status", Request::Status),
         ("request_propose", Request::Propose(LogEntry::Forkchoice(forkchoice()).encode())),
         ("request_execute", Request::Execute(unit())),
+        ("request_execute_given", Request::Execute(given_unit())),
     ] {
         let bytes = request.encode();
         golden(name, &bytes);
@@ -307,6 +315,7 @@ fn requests_keep_their_bytes() {
 fn responses_keep_their_bytes() {
     let mut verdicts = vec![Ok(())];
     verdicts.extend(pool_errors().into_iter().map(Err));
+    let more = more_pool_errors().into_iter().map(Err).collect();
     let status = NodeStatus {
         node: 2,
         term: 4,
@@ -315,9 +324,9 @@ fn responses_keep_their_bytes() {
         head_number: 500,
         head_hash: WORD,
     };
-    let more = more_pool_errors().into_iter().map(Err).collect();
     for (name, response) in [
         ("response_verdicts", Response::Verdicts(verdicts)),
+        ("response_verdicts_of_fees", Response::Verdicts(more)),
         ("response_not_leader", Response::Refused(Refusal::NotLeader { leader: Some(3) })),
         ("response_no_leader", Response::Refused(Refusal::NotLeader { leader: None })),
         ("response_queue_full", Response::Refused(Refusal::QueueFull)),
@@ -326,7 +335,6 @@ fn responses_keep_their_bytes() {
         ("response_status", Response::Status(status)),
         ("response_proposed", Response::Proposed { accepted: true }),
         (
-        ("response_verdicts_of_fees", Response::Verdicts(more)),
             "response_executed",
             Response::Executed(UnitAnswer {
                 echo: unit().id,

@@ -30,7 +30,7 @@ const TOKEN: &str =
 /// Hashes for a while; then `slot[0] += arg0` and a log. Whoever calls it meets everybody else.
 const POOL: &str = "60ff5b6020600020600052600190038060025750600054600435016000556020600 0a000";
 /// Hashes for a while; then `slot[caller] += 1`. Nobody meets anybody.
-const LOOP: &str = "60ff5b6020600020600052600190038060025750335460010133 5500";
+pub(crate) const LOOP: &str = "60ff5b6020600020600052600190038060025750335460010133 5500";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_member_replays_serially() {
@@ -103,7 +103,7 @@ async fn run(members: usize) {
 }
 
 /// Units that others ran in time.
-const ANSWERED: &str = r#"blockraft_execution_units_total{event="answered"}"#;
+pub(crate) const ANSWERED: &str = r#"blockraft_execution_units_total{event="answered"}"#;
 
 /// SIGSTOP, and SIGCONT after a while.
 async fn pause(pid: u32, time: Duration) {
@@ -112,7 +112,7 @@ async fn pause(pid: u32, time: Duration) {
     signal(pid, "CONT");
 }
 
-async fn leader(net: &Devnet) -> u64 {
+pub(crate) async fn leader(net: &Devnet) -> u64 {
     let clients: Vec<HttpClient> = net.nodes.iter().map(|n| n.client()).collect();
     eventually("all agree on a leader", Duration::from_secs(20), async || {
         let mut leaders = Vec::new();
@@ -147,7 +147,7 @@ async fn settled(clients: &[HttpClient]) -> u64 {
 }
 
 /// A counter of `GET /metrics`; 0 where it is not there yet.
-fn metric(url: &str, name: &str) -> u64 {
+pub(crate) fn metric(url: &str, name: &str) -> u64 {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
@@ -240,20 +240,26 @@ impl Sender {
     }
 }
 
-fn call_data(words: &[B256]) -> Bytes {
+pub(crate) fn call_data(words: &[B256]) -> Bytes {
     let mut data = vec![1, 2, 3, 4];
     words.iter().for_each(|word| data.extend_from_slice(word.as_slice()));
     data.into()
 }
 
 /// Creation code that leaves this code.
-fn deployment(code: &str) -> Bytes {
+pub(crate) fn deployment(code: &str) -> Bytes {
     let code = hex::decode(code.replace(' ', "")).unwrap();
     let header = [0x60, code.len() as u8, 0x80, 0x60, 0x0b, 0x60, 0, 0x39, 0x60, 0, 0xf3];
     [&header[..], &code].concat().into()
 }
 
-fn sign(key: &PrivateKeySigner, nonce: u64, to: TxKind, input: Bytes, value: u64) -> String {
+pub(crate) fn sign(
+    key: &PrivateKeySigner,
+    nonce: u64,
+    to: TxKind,
+    input: Bytes,
+    value: u64,
+) -> String {
     let tx = TxEip1559 {
         chain_id: crate::harness::CHAIN_ID,
         nonce,

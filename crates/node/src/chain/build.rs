@@ -20,10 +20,10 @@ use blockraft_execution::{
     execute_share, is_light, next_header,
 };
 use blockraft_primitives::{
-    AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, StateReader, Transaction,
-    limits::BLOCK_TX_COUNT_MAX, without_sidecar,
+    AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, Receipt, StateReader,
+    Transaction, limits::BLOCK_TX_COUNT_MAX, without_sidecar,
 };
-use blockraft_protocol::{BlockWork, InFlight};
+use blockraft_protocol::{BlockWork, CutBlock, InFlight, WorkSource};
 use rayon::ThreadPool;
 use std::sync::Arc;
 
@@ -113,15 +113,18 @@ impl Chain {
     fn help(&self, plan: &Plan, state: &impl StateReader, term: u64) -> Help {
         let Some(distributor) = self.distributor.get() else { return Help::default() };
         let Plan { parent, attributes, ids, candidates, pool_index, .. } = plan;
-        let work = || BlockWork {
+        let cut = || CutBlock {
             term,
-            height: parent.number + 1,
-            parent: parent.hash(),
             timestamp: attributes.timestamp,
             fee_recipient: attributes.fee_recipient,
             gas_limit: attributes.gas_limit,
             pool_index: *pool_index,
             ids: ids.clone(),
+        };
+        let work = || BlockWork {
+            height: parent.number + 1,
+            parent: parent.hash(),
+            source: WorkSource::Cut(cut()),
             transactions: candidates.clone(),
         };
         let run_own = |indices: &[usize]| {
@@ -140,9 +143,8 @@ impl Chain {
 
     fn learn(&self, plan: &Plan, built: &BuiltBlock, learned: Learned, took_ns: u64) {
         let Some(distributor) = self.distributor.get() else { return };
-        let before = std::iter::once(0).chain(built.receipts.iter().map(|r| r.cumulative_gas_used));
-        let used = built.receipts.iter().zip(before).map(|(r, b)| r.cumulative_gas_used - b);
-        let used: Vec<_> = built.included.iter().copied().zip(used).collect();
+        let used: Vec<_> =
+            built.included.iter().copied().zip(gas_used_of(&built.receipts)).collect();
         distributor.learn(&plan.candidates, &used, learned, took_ns);
     }
 
@@ -194,9 +196,7 @@ impl Chain {
             }
         };
         let BuildResult { block, seeds_kept, executed_again } = result;
-        metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
-        metrics::counter!("blockraft_execution_executed_again_txs_total")
-            .increment(executed_again as u64);
+        count_run(seeds_kept, executed_again);
         report_dropped(&block, candidates);
         Ok((block, streamed.finish()?))
     }
@@ -283,6 +283,19 @@ impl Chain {
         let header = next_header(&self.spec, parent, attributes);
         header.base_fee_per_gas.map_or(0, u128::from)
     }
+}
+
+/// How hard a block was, for metrics.
+pub(super) fn count_run(seeds_kept: usize, executed_again: usize) {
+    metrics::counter!("blockraft_execution_seeds_kept_total").increment(seeds_kept as u64);
+    metrics::counter!("blockraft_execution_executed_again_txs_total")
+        .increment(executed_again as u64);
+}
+
+/// What each transaction of a block used.
+pub(super) fn gas_used_of(receipts: &[Receipt]) -> impl Iterator<Item = u64> {
+    let before = std::iter::once(0).chain(receipts.iter().map(|r| r.cumulative_gas_used));
+    receipts.iter().zip(before).map(|(receipt, before)| receipt.cumulative_gas_used - before)
 }
 
 /// The node that built a block of this cluster, by its extra data.

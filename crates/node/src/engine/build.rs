@@ -2,7 +2,7 @@
 
 use super::{
     branch::{BranchState, tip_header},
-    validate::PayloadRules,
+    validate::{PayloadRules, parent_of},
 };
 use crate::{chain::Chain, error::NodeError};
 use alloy_consensus::{
@@ -12,7 +12,7 @@ use alloy_consensus::{
 use alloy_eips::{eip4895::Withdrawals, eip7594::BlobTransactionSidecarVariant};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, U256, keccak256};
-use blockraft_execution::{BlockAttributes, BuiltBlock, build_block, next_header};
+use blockraft_execution::{BlockAttributes, BuiltBlock, next_header};
 use blockraft_primitives::{
     DiffIndex, PayloadEntry, Receipt, Transaction,
     limits::{BLOCK_TX_COUNT_MAX, ENGINE_BUILD_COUNT_MAX},
@@ -97,7 +97,8 @@ pub(super) fn build(
     let (candidates, sidecars): (Vec<_>, Vec<_>) =
         pooled.into_iter().filter_map(|(_, tx)| without_blobs(tx, osaka)).unzip();
     let state = BranchState::new(chain, branch)?;
-    let built = build_block(spec, &state, &parent, &attributes, &candidates)?;
+    let on = (parent_of(branch), &state);
+    let built = chain.build_given(&parent, &attributes, &candidates, on)?;
     let BuiltBlock { mut header, included, transactions, receipts, diff, requests, .. } = built;
     let diff = Arc::new(diff);
     let mut hash = B256::ZERO;

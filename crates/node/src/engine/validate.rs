@@ -1,20 +1,24 @@
 //! One payload against everything that a block of its fork must be.
 
 use super::BranchState;
-use crate::{chain::Chain, clock::Stopwatch, error::NodeError, import::ImportError};
+use crate::{
+    chain::{Chain, Parent},
+    clock::Stopwatch,
+    error::NodeError,
+    import::ImportError,
+};
 use alloy_consensus::{Block, Header, Sealed, TxEnvelope};
 use alloy_eips::{
     eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
 };
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256};
 use blockraft_execution::{
-    BlockInput, ConsensusError, ExecutedBlock, ExecutionError, HeaderRules, check_body,
-    check_header, execute, recover,
+    ConsensusError, ExecutedBlock, ExecutionError, HeaderRules, check_body, check_header, recover,
 };
 use blockraft_primitives::{
-    AccountChange, ChainSpec, ClusterGenesis, DiffIndex, PayloadEntry, StateDiff, StateError,
-    StateReader, Transaction,
+    AccountChange, ChainSpec, DiffIndex, PayloadEntry, StateDiff, StateError, StateReader,
+    Transaction,
 };
 use blockraft_protocol::{Branch, Candidate};
 use rayon::prelude::*;
@@ -23,7 +27,7 @@ use std::sync::Arc;
 /// The rules of the payloads of one chain.
 #[derive(Clone, Debug)]
 pub(super) struct PayloadRules {
-    pub(super) spec: ChainSpec,
+    pub(super) spec: Arc<ChainSpec>,
     headers: HeaderRules,
     /// Whether blocks without the contracts that they call are invalid; a cluster's own chain may do without.
     system_contracts: bool,
@@ -39,16 +43,11 @@ pub(super) enum Verdict {
 }
 
 impl PayloadRules {
-    /// A consensus client names no blocks but those after the merge, wherever in the chain that was.
-    pub(super) fn new(genesis: &ClusterGenesis) -> Result<Self, NodeError> {
-        let mut config = genesis.spec.config().clone();
-        config.terminal_total_difficulty.get_or_insert(U256::ZERO);
-        config.merge_netsplit_block.get_or_insert(1);
-        config.terminal_total_difficulty_passed = false;
-        let spec = ChainSpec::new(&config)?;
+    pub(super) fn new(chain: &Chain) -> Self {
+        let genesis = chain.store.genesis();
         let headers = HeaderRules { equal_timestamps: false, gasless: genesis.options.gasless };
         let system_contracts = !genesis.genesis.config.extra_fields.contains_key("blockraft");
-        Ok(Self { spec, headers, system_contracts })
+        Self { spec: chain.given_spec.clone(), headers, system_contracts }
     }
 
     /// Whether blocks of this chain have no base fee.
@@ -68,7 +67,7 @@ pub(super) fn validate(
 ) -> Result<Verdict, NodeError> {
     let state = BranchState::new(chain, branch)?;
     let checked = check(chain, rules, parent, block).and_then(|transactions| {
-        let executed = run(rules, block, &transactions, &state)?;
+        let executed = run(chain, block, &transactions, (parent_of(branch), &state))?;
         Ok((transactions, executed))
     });
     let (transactions, executed) = match checked {
@@ -133,23 +132,21 @@ fn check(
 }
 
 fn run(
-    rules: &PayloadRules,
+    chain: &Chain,
     block: &Block<TxEnvelope>,
     transactions: &[Transaction],
-    state: &BranchState<'_>,
+    on: (Parent, &BranchState<'_>),
 ) -> Result<ExecutedBlock, ImportError> {
     let withdrawals = block.body.withdrawals.as_ref().map_or(&[][..], |list| list.as_slice());
-    let input = BlockInput {
-        spec: &rules.spec,
-        header: &block.header,
-        transactions,
-        ommers: &[],
-        withdrawals,
-    };
     let execution = Stopwatch::start();
-    let executed = execute(&input, state, Vec::new(), rayon::current_num_threads())?;
+    let executed = chain.execute_given(&block.header, transactions, withdrawals, on)?;
     execution.record_stage("execute");
-    Ok(executed.block)
+    Ok(executed)
+}
+
+/// Who else has the state at the end of a branch.
+pub(super) fn parent_of(branch: &Branch) -> Parent {
+    if branch.payloads.is_empty() { Parent::Committed } else { Parent::Uncommitted }
 }
 
 /// EIP-7002 and EIP-7251: the contracts must be there when the block ends.

@@ -17,7 +17,7 @@ async fn leader(client: &Client) -> u64 {
 }
 
 /// Waits until a node's head is this block.
-async fn follows(client: &Client, head: (u64, B256)) {
+pub(crate) async fn follows(client: &Client, head: (u64, B256)) {
     let began = Instant::now();
     while client.head().await != head {
         assert!(began.elapsed() < PATIENCE, "the node does not follow");

@@ -3,6 +3,7 @@
 
 use crate::{
     client::{Client, Payload, valid},
+    cluster::follows,
     world::World,
 };
 use alloy_consensus::{Block, TxEnvelope};
@@ -15,7 +16,20 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use tempfile::TempDir;
 
-/// Unpacks every `step`th file of a pack whose name fits.
+/// Unpacks the files of a pack whose name fits, in order of their names.
+pub(crate) fn unpacked(pack: &str, fits: impl Fn(&str) -> bool) -> Option<(TempDir, Vec<PathBuf>)> {
+    sample(pack, fits, 1)
+}
+
+/// The same of every `step`th JSON file.
+fn sample_json(
+    pack: &str,
+    fits: impl Fn(&str) -> bool,
+    step: usize,
+) -> Option<(TempDir, Vec<PathBuf>)> {
+    sample(pack, |name| name.ends_with(".json") && fits(name), step)
+}
+
 fn sample(pack: &str, fits: impl Fn(&str) -> bool, step: usize) -> Option<(TempDir, Vec<PathBuf>)> {
     let packs = std::env::var_os("BLOCKRAFT_FIXTURES").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures"),
@@ -33,8 +47,7 @@ fn sample(pack: &str, fits: impl Fn(&str) -> bool, step: usize) -> Option<(TempD
     };
     let pack = pack.to_str().unwrap();
     let list = tar(&["-tf", pack]);
-    let fits = |name: &&str| name.ends_with(".json") && fits(name);
-    let mut names: Vec<&str> = list.lines().filter(fits).collect();
+    let mut names: Vec<&str> = list.lines().filter(|name| fits(name)).collect();
     names.sort_unstable();
     let names: Vec<&str> = names.into_iter().skip(step / 2).step_by(step).collect();
     let target = TempDir::new().unwrap();
@@ -102,34 +115,55 @@ async fn head_of(client: &Client) -> B256 {
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_of_the_benchmark_suite_are_valid() {
     let fits = |name: &str| name.contains("/blockchain_tests_engine/");
-    let Some((_keep, files)) = sample("eest-benchmark.tar.zst", fits, 1) else { return };
+    let Some((_keep, files)) = sample_json("eest-benchmark.tar.zst", fits, 1) else { return };
     let mut count = 0;
     for file in files {
-        let tests: BTreeMap<String, Value> =
-            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let tests = tests_in(file);
         let Some((name, test)) = tests.first_key_value() else { continue };
         let genesis = genesis_of(test).expect("the suite is of Osaka");
         let world = World::start(&genesis, 1).await;
-        let client = world.client(1);
-        for call in test["engineNewPayloads"].as_array().unwrap() {
-            let version = |key: &str| call[key].as_str().unwrap().to_owned();
-            let method = format!("engine_newPayloadV{}", version("newPayloadVersion"));
-            let status = client.result(&method, call["params"].clone()).await;
-            let hash: B256 =
-                serde_json::from_value(call["params"][0]["blockHash"].clone()).unwrap();
-            assert_eq!(status["status"], "VALID", "{name}: {status}");
-            let method =
-                format!("engine_forkchoiceUpdatedV{}", version("forkchoiceUpdatedVersion"));
-            let state = crate::client::forkchoice_state(hash, B256::ZERO, B256::ZERO);
-            let updated = client.result(&method, json!([state])).await;
-            assert_eq!(updated["payloadStatus"]["status"], "VALID", "{name}: {updated}");
-            count += 1;
-        }
-        assert_eq!(json!(head_of(&client).await), test["lastblockhash"], "{name}");
-        check_state(&client, name, test).await;
+        count += drive(&world.client(1), name, test).await;
         world.stop().await;
     }
     assert!(count >= 35, "only {count} payloads");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_of_the_benchmark_suite_are_valid_where_three_nodes_share_them_out() {
+    let fits = |name: &str| name.contains("/blockchain_tests_engine/");
+    let Some((_keep, files)) = sample_json("eest-benchmark.tar.zst", fits, 5) else { return };
+    for (turn, file) in (0..).zip(files) {
+        let tests = tests_in(file);
+        let Some((name, test)) = tests.last_key_value() else { continue };
+        let genesis = genesis_of(test).expect("the suite is of Osaka");
+        let world = World::start_sharing(&genesis, 3).await;
+        let client = world.client(1 + turn % 3);
+        assert_ne!(drive(&client, name, test).await, 0);
+        let head = client.head().await;
+        for id in 1..=3 {
+            follows(&world.client(id), head).await;
+        }
+        world.stop().await;
+    }
+}
+
+/// Names a test's payloads, each made the head, and looks at what comes of them. How many they were.
+async fn drive(client: &Client, name: &str, test: &Value) -> usize {
+    let payloads = test["engineNewPayloads"].as_array().unwrap();
+    for call in payloads {
+        let version = |key: &str| call[key].as_str().unwrap().to_owned();
+        let method = format!("engine_newPayloadV{}", version("newPayloadVersion"));
+        let status = client.result(&method, call["params"].clone()).await;
+        let hash: B256 = serde_json::from_value(call["params"][0]["blockHash"].clone()).unwrap();
+        assert_eq!(status["status"], "VALID", "{name}: {status}");
+        let method = format!("engine_forkchoiceUpdatedV{}", version("forkchoiceUpdatedVersion"));
+        let state = crate::client::forkchoice_state(hash, B256::ZERO, B256::ZERO);
+        let updated = client.result(&method, json!([state])).await;
+        assert_eq!(updated["payloadStatus"]["status"], "VALID", "{name}: {updated}");
+    }
+    assert_eq!(json!(head_of(client).await), test["lastblockhash"], "{name}");
+    check_state(client, name, test).await;
+    payloads.len()
 }
 
 /// Balances, nonces and slots that the test names.
@@ -216,7 +250,7 @@ fn tests_in(file: PathBuf) -> BTreeMap<String, Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_blocks_of_the_block_tests_are_valid_payloads() {
     let fits = |name: &str| name.contains("blockchain_tests/");
-    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 10) else { return };
+    let Some((_keep, files)) = sample_json("eest-blockchain.tar.zst", fits, 10) else { return };
     let mut sums = (0, 0);
     for file in files {
         if let Some((name, test)) = tests_in(file).pop_last() {
@@ -232,7 +266,7 @@ async fn invalid_blocks_of_the_block_tests_are_invalid_payloads() {
     const ABOUT: [&str; 5] =
         ["_invalid_", "/validation/", "/stEIP1559/", "_system_contract_", "/stTransactionTest/"];
     let fits = |name: &str| ABOUT.iter().any(|about| name.contains(about));
-    let Some((_keep, files)) = sample("eest-blockchain.tar.zst", fits, 1) else { return };
+    let Some((_keep, files)) = sample_json("eest-blockchain.tar.zst", fits, 1) else { return };
     let mut sums = (0, 0);
     for file in files {
         let is_invalid = |test: &Value| {

@@ -12,12 +12,16 @@ use alloy_eips::{
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
-use blockraft_node::{Distribution, EngineApiConfig, Member, Node, NodeConfig};
+use blockraft_node::{
+    Distribution, EngineApiConfig, Member, Node, NodeConfig,
+    import::{ChainSource, Workers, import_chain},
+};
 use blockraft_primitives::{ClusterGenesis, limits, network};
-use blockraft_storage::{Identity, init};
+use blockraft_storage::{Identity, Store, init};
 use serde_json::{Value, json};
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::atomic::{AtomicU16, Ordering},
 };
 use tempfile::TempDir;
@@ -30,6 +34,7 @@ pub(crate) struct World {
     nodes: Vec<Option<Node>>,
     datadirs: Vec<TempDir>,
     members: Vec<(u64, Member)>,
+    distribution: Distribution,
 }
 
 pub(crate) fn alice() -> PrivateKeySigner {
@@ -144,6 +149,32 @@ fn free_address() -> SocketAddr {
 impl World {
     /// Starts a cluster on a new chain and waits for its leader.
     pub(crate) async fn start(genesis: &ClusterGenesis, count: u64) -> Self {
+        Self::start_with(genesis, (count, Distribution::Auto), |_| ()).await
+    }
+
+    /// Starts a cluster that shares every block out.
+    pub(crate) async fn start_sharing(genesis: &ClusterGenesis, count: u64) -> Self {
+        Self::start_with(genesis, (count, Distribution::Always), |_| ()).await
+    }
+
+    /// Starts a node over a chain of imported blocks.
+    pub(crate) async fn start_over(genesis: &ClusterGenesis, blocks: &[u8]) -> Self {
+        Self::start_with(genesis, (1, Distribution::Off), |datadir| {
+            let store = Store::open(datadir).unwrap();
+            let workers = Workers { executors: 1, threads: 1 };
+            let source = ChainSource::new(blocks);
+            let imported = import_chain(&store, genesis, workers, source, &mut |_| ()).unwrap();
+            assert!(imported.failure.is_none(), "{:?}", imported.failure);
+        })
+        .await
+    }
+
+    /// Starts a cluster over directories that `prepare` has seen.
+    async fn start_with(
+        genesis: &ClusterGenesis,
+        (count, distribution): (u64, Distribution),
+        prepare: impl Fn(&Path),
+    ) -> Self {
         let datadirs: Vec<TempDir> = (0..count).map(|_| TempDir::new().unwrap()).collect();
         let members = (1..=count).map(|id| {
             let (raft, rpc) = (free_address(), free_address());
@@ -153,9 +184,10 @@ impl World {
         for (id, datadir) in (1..).zip(&datadirs) {
             let identity = Identity { cluster_id: genesis.hash(), node_id: id };
             init(datadir.path(), genesis, &identity).unwrap();
+            prepare(datadir.path());
         }
         let nodes = (0..count).map(|_| None).collect();
-        let mut world = Self { nodes, datadirs, members };
+        let mut world = Self { nodes, datadirs, members, distribution };
         for id in 1..=count {
             world.start_node(id).await;
         }
@@ -172,7 +204,7 @@ impl World {
             trie_memory_bytes: None,
             trie_checkpoint: false,
             threads: None,
-            distribution: Distribution::Auto,
+            distribution: self.distribution,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),

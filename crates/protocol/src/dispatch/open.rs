@@ -1,9 +1,9 @@
 //! One gathering: which units are out, and what has come back.
 
-use super::{BlockWork, Evidence, Micros};
-use crate::units::{Fence, Unit, UnitAnswer, UnitId};
-use alloy_primitives::{Address, Bytes};
-use blockraft_primitives::{AdmissionId, NodeId};
+use super::{BlockWork, Evidence, Micros, WorkSource};
+use crate::units::{Fence, GivenWork, PooledWork, Unit, UnitAnswer, UnitId, UnitWork};
+use alloy_primitives::Bytes;
+use blockraft_primitives::{NodeId, Transaction};
 
 /// Attempts at a share: the first and one repetition.
 const ATTEMPT_COUNT_MAX: usize = 2;
@@ -13,11 +13,8 @@ const ATTEMPT_COUNT_MAX: usize = 2;
 pub(super) struct Open {
     gather: u64,
     fence: Fence,
-    timestamp: u64,
-    fee_recipient: Address,
-    gas_limit: u64,
-    pool_index: u64,
-    ids: Vec<AdmissionId>,
+    source: WorkSource,
+    transactions: Vec<Transaction>,
     shares: Vec<OpenShare>,
 }
 
@@ -63,17 +60,8 @@ pub(super) enum Verdict {
 
 impl Open {
     pub(super) fn new(gather: u64, fence: Fence, work: BlockWork) -> Self {
-        let BlockWork { timestamp, fee_recipient, gas_limit, pool_index, ids, .. } = work;
-        Self {
-            gather,
-            fence,
-            timestamp,
-            fee_recipient,
-            gas_limit,
-            pool_index,
-            ids,
-            shares: Vec::new(),
-        }
+        let BlockWork { source, transactions, .. } = work;
+        Self { gather, fence, source, transactions, shares: Vec::new() }
     }
 
     pub(super) const fn gather(&self) -> u64 {
@@ -115,11 +103,7 @@ impl Open {
         let attempt = open.attempts.len() as u32;
         Unit {
             id: UnitId { fence: self.fence, gather: self.gather, share, attempt },
-            timestamp: self.timestamp,
-            fee_recipient: self.fee_recipient,
-            gas_limit: self.gas_limit,
-            pool_index: self.pool_index,
-            transactions: open.indices.iter().map(|index| self.ids[*index]).collect(),
+            work: work_of(&self.source, &self.transactions, &open.indices),
         }
     }
 
@@ -160,9 +144,11 @@ impl Open {
         if *before == answer.outcomes {
             return Verdict::Same;
         }
+        let hash_at = |index: &usize| *self.transactions[*index].tx_hash();
+        let hashes = share.indices.iter().map(hash_at).collect();
         Verdict::Differs(Evidence {
             fence: self.fence,
-            transactions: share.indices.iter().map(|index| self.ids[*index]).collect(),
+            transactions: hashes,
             answers: [(*who, before.clone()), (answer.executor, answer.outcomes.clone())],
         })
     }
@@ -197,6 +183,23 @@ impl Open {
     /// Whether somebody may still answer.
     pub(super) fn expects_answers(&self) -> bool {
         self.shares.iter().flat_map(|share| &share.attempts).any(|attempt| !attempt.ended)
+    }
+}
+
+/// What a unit with the transactions at these places is about.
+fn work_of(source: &WorkSource, transactions: &[Transaction], indices: &[usize]) -> UnitWork {
+    match source {
+        WorkSource::Cut(block) => UnitWork::Pooled(PooledWork {
+            timestamp: block.timestamp,
+            fee_recipient: block.fee_recipient,
+            gas_limit: block.gas_limit,
+            pool_index: block.pool_index,
+            transactions: indices.iter().map(|index| block.ids[*index]).collect(),
+        }),
+        WorkSource::Given(header) => UnitWork::Given(GivenWork {
+            header: header.clone(),
+            transactions: indices.iter().map(|index| transactions[*index].clone()).collect(),
+        }),
     }
 }
 

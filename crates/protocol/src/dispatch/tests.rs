@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     testing::{sender, unsigned},
-    units::UnitRefusal,
+    units::{GivenWork, PooledWork, UnitRefusal, UnitWork},
 };
 use DispatchCommand::{Alarm, Close, Discard, Keep, RunAlone, RunOwn, Send, Wake};
 use alloy_consensus::TxEip1559;
@@ -20,16 +20,32 @@ pub(super) fn work(term: u64, height: u64, count: u64) -> BlockWork {
         };
         unsigned(from, tx)
     };
-    BlockWork {
+    let source = WorkSource::Cut(CutBlock {
         term,
-        height,
-        parent: B256::with_last_byte(height as u8),
         timestamp: 7,
         fee_recipient: Address::ZERO,
         gas_limit: 30_000_000,
         pool_index: 3,
         ids: (0..count).map(|id| AdmissionId(100 + id)).collect(),
+    });
+    BlockWork {
+        height,
+        parent: B256::with_last_byte(height as u8),
+        source,
         transactions: (0..count).map(call).collect(),
+    }
+}
+
+/// The same transactions in a block that a consensus client named.
+fn given(height: u64, count: u64) -> BlockWork {
+    let header = Header { number: height, ..Header::default() };
+    BlockWork { source: WorkSource::Given(Arc::new(header)), ..work(0, height, count) }
+}
+
+fn pooled(unit: &Unit) -> &PooledWork {
+    match &unit.work {
+        UnitWork::Pooled(work) => work,
+        UnitWork::Given(_) => panic!("a given block: {unit:?}"),
     }
 }
 
@@ -98,7 +114,7 @@ fn a_block_is_shared_out_gathered_and_closed() {
     };
     assert_eq!((gather, *share, &outcomes[..]), (closed, units[&2].id.share, &b"y"[..]));
     let ids: Vec<_> = indices.iter().map(|index| AdmissionId(100 + *index as u64)).collect();
-    assert_eq!(ids, units[&2].transactions);
+    assert_eq!(ids, pooled(&units[&2]).transactions);
 }
 
 #[test]
@@ -161,7 +177,7 @@ fn a_late_unit_goes_to_an_idle_member_once_and_then_to_the_leader() {
     let commands = dispatcher.step(wake, DispatchEvent::Timer);
     let [Send { to: 2, unit: again }, Wake { at }] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((again.id.share, again.id.attempt), (units[&3].id.share, 2));
-    assert_eq!(again.transactions, units[&3].transactions);
+    assert_eq!(again.work, units[&3].work);
     let commands = dispatcher.step(*at, DispatchEvent::Timer);
     assert!(closes(&commands) && keeps(&commands).is_empty());
     assert!(at.0 <= 2 * limits::HEDGE_US_MAX);
@@ -212,9 +228,11 @@ fn two_different_answers_raise_an_alarm_and_both_are_kept() {
     // The repetition is answered first; the original comes when the block is on its way.
     assert_eq!(keeps(&dispatcher.step(wake, answer(again, 2, b"one"))).len(), 1);
     let commands = dispatcher.step(wake, answer(&units[&3], 3, b"two"));
+    let transactions = work(4, 9, 600).transactions;
+    let hash = |id: &AdmissionId| *transactions[(id.0 - 100) as usize].tx_hash();
     let evidence = Evidence {
         fence: units[&3].id.fence,
-        transactions: units[&3].transactions.clone(),
+        transactions: pooled(&units[&3]).transactions.iter().map(hash).collect(),
         answers: [(2, Bytes::from_static(b"one")), (3, Bytes::from_static(b"two"))],
     };
     assert_eq!(commands, [Alarm(Box::new(evidence.clone()))]);
@@ -254,6 +272,38 @@ fn who_is_deposed_waits_for_nothing_and_believes_nothing_old() {
     dispatcher.step(Micros(700), leading(6, &[2, 3]));
     assert_eq!(dispatcher.step(Micros(800), answer(&units[&3], 3, b"x")), []);
     assert_eq!(units_counted(&dispatcher, "stray"), 2);
+}
+
+#[test]
+fn a_given_block_is_shared_out_by_who_does_not_lead() {
+    let mut dispatcher = Dispatcher::new(1, CLUSTER, 1, Distribution::Auto);
+    let role = DispatchEvent::Role { leading: None, others: vec![2, 3] };
+    assert_eq!(dispatcher.step(Micros(0), role), []);
+    let own = work(4, 9, 600);
+    let commands = dispatcher.step(Micros(0), DispatchEvent::Block(own));
+    assert_eq!(commands, [RunAlone { reason: LocalReason::Deposed }]);
+
+    let block = given(9, 600);
+    let mut seen = std::collections::BTreeSet::new();
+    for command in dispatcher.step(Micros(0), DispatchEvent::Block(block.clone())) {
+        match command {
+            Send { unit, .. } => {
+                assert_eq!((unit.id.fence.term, unit.id.fence.leader), (0, 1));
+                let UnitWork::Given(GivenWork { header, transactions }) = unit.work else {
+                    panic!("of the pool")
+                };
+                assert_eq!(WorkSource::Given(header), block.source);
+                for tx in transactions {
+                    let index = block.transactions.iter().position(|other| *other == tx);
+                    assert!(seen.insert(index.expect("one of the block's")));
+                }
+            }
+            RunOwn { indices, .. } => assert!(indices.into_iter().all(|index| seen.insert(index))),
+            Wake { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen.len(), 600);
 }
 
 mod property;

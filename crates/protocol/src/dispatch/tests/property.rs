@@ -1,7 +1,7 @@
 //! A leader and its executors with a network that delays, reorders, repeats and loses, on a chain that
 //! moves, under leaders that change.
 
-use super::{super::*, CLUSTER, leading, work};
+use super::{super::*, CLUSTER, leading, pooled, work};
 use crate::units::{Admittance, Gate, Standing};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -74,7 +74,7 @@ fn hash_at(height: u64) -> B256 {
 
 /// What running a unit gives, wherever it is run.
 fn digest(unit: &Unit) -> Bytes {
-    let of = (unit.id.fence.parent, unit.transactions.iter().map(|id| id.0).sum::<u64>());
+    let of = (unit.id.fence.parent, pooled(unit).transactions.iter().map(|id| id.0).sum::<u64>());
     [of.0.as_slice(), &of.1.to_be_bytes()].concat().into()
 }
 
@@ -132,7 +132,7 @@ impl World {
                     (unit.id.fence.term, unit.id.fence.height),
                     (self.term, self.height + 1)
                 );
-                assert_eq!(unit.transactions.len(), indices.len());
+                assert_eq!(unit.work.transaction_count(), indices.len());
                 for index in indices {
                     assert!(index < open.count && !open.own.contains(&index));
                     assert!(open.kept.insert(index), "kept twice");
