@@ -7,6 +7,7 @@
 mod branch;
 mod build;
 mod propose;
+mod terminal;
 mod validate;
 
 pub(crate) use propose::{Proposer, answer_of};
@@ -14,10 +15,11 @@ pub(crate) use propose::{Proposer, answer_of};
 use self::{
     branch::{BranchState, tip_header},
     build::Builds,
+    terminal::Terminal,
     validate::{PayloadRules, Verdict},
 };
 use crate::{chain::Chain, error::NodeError};
-use alloy_consensus::{Block, TxEnvelope};
+use alloy_consensus::{Block, Header, Sealed, TxEnvelope};
 use alloy_primitives::B256;
 use blockraft_primitives::{
     ForkchoiceEntry, LogEntry, StateError, limits::ENGINE_REORG_BLOCK_COUNT_MAX,
@@ -38,14 +40,17 @@ pub(crate) struct Engine {
     chain: Arc<Chain>,
     proposer: Proposer,
     rules: PayloadRules,
+    terminal: Terminal,
     payloads: Payloads,
     builds: Builds,
 }
 
 impl Engine {
     pub(crate) fn new(chain: Arc<Chain>, proposer: Proposer) -> Self {
+        let terminal = chain.store.genesis().spec.terminal_total_difficulty();
         Self {
             rules: PayloadRules::new(&chain),
+            terminal: Terminal::new(terminal),
             chain,
             proposer,
             payloads: Payloads::default(),
@@ -98,6 +103,9 @@ impl Engine {
             return Ok(PayloadStatus::from_status(PayloadStatusEnum::Accepted));
         }
         let header = tip_header(&self.chain, &branch).map_err(internal)?;
+        if branch.payloads.is_empty() && !self.admits(&header)? {
+            return Ok(not_terminal(&header));
+        }
         // What a proof-of-work block carries is not the consensus client's to name.
         let latest_valid = if header.difficulty.is_zero() { parent } else { B256::ZERO };
         match validate::validate(&self.chain, &self.rules, &branch, &header, (hash, block)) {
@@ -129,8 +137,19 @@ impl Engine {
         build: Option<Box<PayloadRequest>>,
     ) -> Result<ForkchoiceUpdated, EngineError> {
         let head = state.head_block_hash;
+        if head.is_zero() {
+            let reason = "no block has the hash zero".to_owned();
+            let status = PayloadStatusEnum::Invalid { validation_error: reason };
+            return Ok(ForkchoiceUpdated::from_status(status));
+        }
         if let Some(known) = self.payloads.invalid(&head) {
             return Ok(ForkchoiceUpdated::new(invalid(known)));
+        }
+        if let Some(number) = self.committed(&head)?
+            && let Some(header) = self.chain.store.header(number).map_err(|e| internal(e.into()))?
+            && !self.admits(&header)?
+        {
+            return Ok(ForkchoiceUpdated::new(not_terminal(&header)));
         }
         let updated = ForkchoiceUpdated::new(valid(head));
         for _ in 0..PLAN_ATTEMPTS_MAX {
@@ -234,6 +253,12 @@ impl Engine {
         Ok(built)
     }
 
+    fn admits(&mut self, header: &Sealed<Header>) -> Result<bool, EngineError> {
+        let (terminal, store) = (&mut self.terminal, &self.chain.store);
+        // A long chain is read once, to where proof of work ended.
+        tokio::task::block_in_place(|| terminal.admits(store, header)).map_err(internal)
+    }
+
     fn branch(&self, tip: B256) -> Result<Option<Branch>, EngineError> {
         self.payloads.branch(tip, |hash| self.committed(hash))
     }
@@ -250,6 +275,14 @@ fn valid(hash: B256) -> PayloadStatus {
 fn invalid(known: &InvalidPayload) -> PayloadStatus {
     let status = PayloadStatusEnum::Invalid { validation_error: known.reason.clone() };
     PayloadStatus::new(status, Some(known.latest_valid))
+}
+
+/// The Paris specification's answer to a block of proof of work that is not the last one.
+fn not_terminal(header: &Header) -> PayloadStatus {
+    let number = header.number;
+    let reason =
+        format!("block {number} is not the one that reached the terminal total difficulty");
+    invalid(&InvalidPayload { latest_valid: B256::ZERO, reason })
 }
 
 fn internal(error: NodeError) -> EngineError {

@@ -196,6 +196,7 @@ async fn safe_and_final_blocks_are_those_that_the_client_names() {
         assert_eq!(client.code("engine_forkchoiceUpdatedV3", json!([state])).await, -38002);
     }
     assert_eq!(client.set_head(unknown).await, syncing());
+    assert_eq!(client.set_head(B256::ZERO).await, ("INVALID".to_owned(), None));
     // What lies below the last final block is no head any more.
     let updated = client.forkchoice(hashes[0], B256::ZERO, B256::ZERO).await;
     assert_eq!(updated["payloadStatus"]["status"], "VALID");

@@ -7,6 +7,7 @@ mod chain;
 mod client;
 mod cluster;
 mod invalid;
+mod merge;
 mod reorg;
 mod suites;
 mod world;
