@@ -11,6 +11,7 @@ pub(crate) fn register(api: Arc<Api>) -> RpcModule<Api> {
     eth::blocks::register(&mut registry);
     eth::call::register(&mut registry);
     eth::chain::register(&mut registry);
+    eth::config::register(&mut registry);
     eth::estimate::register(&mut registry);
     eth::fees::register(&mut registry);
     eth::logs::register(&mut registry);

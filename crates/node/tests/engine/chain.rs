@@ -2,7 +2,7 @@
 
 use crate::{
     client::{forkchoice_state, syncing, valid},
-    world::{BOB, World, attributes, blob_transfer, genesis, transfer},
+    world::{BOB, World, attributes, blob_transfer, genesis, genesis_with, transfer},
 };
 use alloy_primitives::{Address, B256};
 use serde_json::json;
@@ -233,5 +233,34 @@ async fn a_chain_goes_on_after_a_restart() {
     let client = world.client(1);
     assert_eq!(client.head().await, (2, branch.hash()));
     assert_eq!(client.result("eth_getBalance", json!([BOB, "latest"])).await, "0x64");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forks_that_are_in_force_and_that_are_to_come_are_told() {
+    let blobs = json!({"target": 10, "max": 15, "baseFeeUpdateFraction": 8_346_193});
+    let changes = json!({"bpo1Time": 1000, "blobSchedule": {"bpo1": blobs}});
+    let world = World::start(&genesis_with(&changes), 1).await;
+    let client = world.client(1);
+    let before = client.result("eth_config", json!([])).await;
+    assert_eq!(
+        (&before["current"]["activationTime"], &before["current"]["chainId"]),
+        (&json!(0), &json!("0x7"))
+    );
+    let later = &before["next"];
+    assert_eq!((&later["activationTime"], &later["blobSchedule"]), (&json!(1000), &blobs));
+    assert_eq!(&before["last"], later);
+    assert_ne!(before["current"]["forkId"], later["forkId"]);
+    for (name, contract) in
+        [("precompiles", "P256VERIFY"), ("systemContracts", "BEACON_ROOTS_ADDRESS")]
+    {
+        assert!(before["current"][name][contract].is_string(), "{before}");
+    }
+
+    let genesis = client.head().await.1;
+    let first = client.build(genesis, attributes(1000, FEES)).await;
+    assert_eq!(client.set_head(first.hash()).await, valid(first.hash()));
+    let after = client.result("eth_config", json!([])).await;
+    assert_eq!(after, json!({"current": later, "next": null, "last": null}));
     world.stop().await;
 }

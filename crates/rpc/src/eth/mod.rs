@@ -4,6 +4,7 @@ pub(crate) mod access_list;
 pub(crate) mod blocks;
 pub(crate) mod call;
 pub(crate) mod chain;
+pub(crate) mod config;
 pub(crate) mod estimate;
 pub(crate) mod evm;
 pub(crate) mod fees;
