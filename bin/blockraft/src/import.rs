@@ -5,10 +5,12 @@ use crate::{
     datadir, init,
     node::start_logging,
     output::{self, OutputFormat},
-    progress::Progress,
+    progress::{self, Progress},
 };
 use anyhow::{Context, ensure};
-use blockraft_node::import::{ChainSource, Imported, Workers, count_blocks, import_chain};
+use blockraft_node::import::{
+    ChainSource, ImportProgress, Imported, Workers, count_blocks, import_chain,
+};
 use blockraft_storage::StoreOptions;
 use std::{
     fs::File,
@@ -47,7 +49,12 @@ pub(crate) fn run(args: ImportArgs, format: OutputFormat) -> anyhow::Result<Exit
         progress.show(so_far.blocks(), so_far.gas);
     })
     .with_context(|| format!("cannot import into {}", args.datadir.display()))?;
-    print(&imported, progress.finish(), format);
+    let took = progress.finish();
+    if imported.progress.imported > 0 {
+        let ImportProgress { imported: blocks, gas, .. } = imported.progress;
+        output::progress(&progress::speed("imported", blocks, gas, took));
+    }
+    print(&imported, took, format);
     match imported.failure {
         None => Ok(ExitCode::SUCCESS),
         Some(failure) => {

@@ -63,6 +63,11 @@ impl Progress {
     }
 }
 
+/// How fast it was: `imported 600 blocks 3,540 blk/s 720.4 Mgas/s`.
+pub(crate) fn speed(verb: &str, blocks: u64, gas: u64, took: Duration) -> String {
+    line(verb, blocks, None, gas, took)
+}
+
 /// `imported 12,400/50,000 blocks 24.8% 310 blk/s 1.9 Ggas/s eta 2m`
 fn line(verb: &str, blocks: u64, total: Option<u64>, gas: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(1e-3);
