@@ -22,6 +22,7 @@ mod outcome;
 mod schedule;
 mod source;
 mod stream;
+mod sync;
 mod versions;
 mod view;
 mod wire;
@@ -261,11 +262,16 @@ fn new_memory<S: StateReader>(input: &BlockInput<'_>, state: S, means: &Means<'_
     let calls = input.transactions.iter().filter(|tx| !tx.input().is_empty()).count();
     let expected = Expected {
         places: FIRST as usize + count,
-        accounts: 2 * count,
-        slots: if seeds.is_empty() { 3 * calls } else { read_by_seeds.min(8 * calls) },
+        accounts: account_count(input.transactions),
+        slots: if seeds.is_empty() { 2 * calls } else { read_by_seeds.saturating_sub(2 * calls) },
     };
     let parent = Parent::of(input.header, means.parent.clone());
     Memory::new(state, parent, input.header.beneficiary, expected)
+}
+
+/// A guess at how many accounts transactions touch: senders, and who gets plain transfers.
+fn account_count<'a>(transactions: impl IntoIterator<Item = &'a Transaction>) -> usize {
+    transactions.into_iter().map(|tx| if tx.input().is_empty() { 2 } else { 1 }).sum()
 }
 
 /// Runs a block serially and hands its diff on in one piece. Where chunks went out already, they are those
@@ -383,7 +389,8 @@ pub fn execute_share_with<S: StateReader>(
     means: Means<'_>,
 ) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
     let env = evm_env(input.spec, input.header);
-    let ledger = Ledger::new(&state, Parent::of(input.header, means.parent), indices.len());
+    let accounts = account_count(indices.iter().map(|index| &input.transactions[*index]));
+    let ledger = Ledger::new(&state, Parent::of(input.header, means.parent), accounts);
     ledger.account(input.header.beneficiary, 0)?;
     let before = ledger.parent().header_for_calls(input.header, ledger.reader())?;
     system(&ledger, &env, 0, |evm| before_transactions(input.spec, evm, &before))?;

@@ -41,10 +41,9 @@ struct Held {
 }
 
 impl<S: StateReader> Ledger<S> {
-    /// For a share of so many transactions.
-    pub(crate) fn new(reader: S, parent: Parent, tx_count: usize) -> Self {
-        // Sender and receiver.
-        let accounts = AddressMap::with_capacity_and_hasher(2 * tx_count, Default::default());
+    /// For a share that touches about so many accounts.
+    pub(crate) fn new(reader: S, parent: Parent, account_count: usize) -> Self {
+        let accounts = AddressMap::with_capacity_and_hasher(account_count, Default::default());
         let codes = RefCell::default();
         Self { reader, parent, accounts: RefCell::new(accounts), codes }
     }

@@ -13,7 +13,16 @@ mod cell;
 mod diff;
 mod tips;
 
-use super::outcome::{Difference, Writes};
+use super::{
+    outcome::{Difference, Writes},
+    sync::{
+        RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+};
 use crate::{
     database::{DatabaseError, bytecode},
     late::Parent,
@@ -25,27 +34,19 @@ use alloy_primitives::{
 use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange, StateReader};
 use cell::{Cell, SlotCell, slot_value};
 use revm::state::Bytecode;
-use std::{
-    hash::{Hash, Hasher},
-    sync::{
-        RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{
-            AtomicBool, AtomicU32,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-};
+use std::hash::{Hash, Hasher};
 use tips::Tips;
 
 /// Place in the block: system calls and transactions in one sequence.
 pub(crate) type Place = u32;
 
 /// Locks over which accounts are spread, and those over which slots are: far more than threads, so that
-/// two rarely meet. Slots are spread without regard to their account, or one token would be one lock.
-const STRIPE_COUNT: usize = 128;
+/// two rarely meet. Slots are spread without regard to their account, or one token would be one lock. In unit
+/// tests they meet.
+const STRIPE_COUNT: usize = if cfg!(test) { 2 } else { 128 };
 
-/// Counters of changes: a power of two.
-const MARK_COUNT: usize = 1 << 14;
+/// Counters of changes: a power of two. In unit tests locations often share one.
+const MARK_COUNT: usize = if cfg!(test) { 8 } else { 1 << 14 };
 
 /// See the module.
 pub(crate) struct Memory<S> {
@@ -129,10 +130,13 @@ impl<S: StateReader> Memory<S> {
         fee_recipient: Address,
         Expected { places, accounts, slots }: Expected,
     ) -> Self {
-        // Some stripes get more than their share.
-        let share = |count: usize| (count > 0).then_some(count / STRIPE_COUNT * 5 / 4 + 8);
-        let accounts = share(accounts).unwrap_or_default();
-        let slots = share(slots).unwrap_or_default();
+        // Some stripes get more than their share. Room that is not needed costs as well: entries lie
+        // scattered in it, and all its pages have to be cleared.
+        let share = |count: usize| {
+            let share = count / STRIPE_COUNT;
+            share + 2 * share.isqrt()
+        };
+        let (accounts, slots) = (share(accounts), share(slots));
         let account_stripe = || AddressMap::with_capacity_and_hasher(accounts, Default::default());
         let slot_stripe = || SlotMap::with_capacity_and_hasher(slots, Default::default());
         Self {

@@ -83,7 +83,7 @@ pub(crate) struct Ran {
 }
 
 /// A location and the value that was seen there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     /// Balance, nonce and code hash.
     Account(Address, Option<Account>),
@@ -108,6 +108,9 @@ pub(crate) struct Writes {
     pub(crate) codes: Vec<(B256, Bytecode)>,
 }
 
+/// So few slots are given room without a look at how many of them were changed.
+const SLOTS_NOT_COUNTED: usize = 4;
+
 /// Wei for an account, whatever it has; modulo 2^256 where it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
@@ -120,8 +123,9 @@ impl Writes {
     /// (EIP-161). Takes codes out of it.
     pub(crate) fn from_evm(state: &mut EvmState) -> Self {
         let mut writes = Self::default();
-        let is_touched = |account: &&EvmAccount| account.is_touched();
-        writes.accounts.reserve_exact(state.values().filter(is_touched).count());
+        writes
+            .accounts
+            .reserve_exact(state.values().filter(|account| account.is_touched()).count());
         for (address, account) in state {
             writes.add(*address, account);
         }
@@ -140,7 +144,10 @@ impl Writes {
         }
         let changed = created || account.is_changed();
         let slots = || account.storage.iter().filter(|(_, slot)| slot.is_changed());
-        let mut storage = Vec::with_capacity(slots().count());
+        let mut storage = Vec::with_capacity(match account.storage.len() {
+            few @ 0..=SLOTS_NOT_COUNTED => few,
+            _ => slots().count(),
+        });
         storage.extend(
             slots().map(|(slot, value)| SlotChange { slot: *slot, value: value.present_value }),
         );

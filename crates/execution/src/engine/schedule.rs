@@ -17,6 +17,14 @@ use super::{
     memory::{Memory, Place},
     outcome::{Outcome, Ran, Read, Verdict, Writes},
     stream::Stream,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
+    },
 };
 use crate::{
     DatabaseError, ExecutionError,
@@ -28,17 +36,7 @@ use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
 use rayon::Scope;
-use std::{
-    collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{
-            AtomicBool, AtomicU8, AtomicUsize,
-            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
-            fence,
-        },
-    },
-};
+use std::collections::VecDeque;
 
 /// Nobody has taken it.
 const IDLE: u8 = 0;
@@ -160,6 +158,15 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
 
     /// Runs all of it, on this thread and, with a scope, on others that it finds work for.
     pub(crate) fn work<'scope>(&'scope self, scope: Option<&Scope<'scope>>) {
+        self.work_calling(&|| {
+            if let Some(scope) = scope {
+                scope.spawn(|scope| self.work(Some(scope)));
+            }
+        });
+    }
+
+    /// [`Self::work`], where `call` makes another thread do the same.
+    fn work_calling(&self, call: &dyn Fn()) {
         let mut executor = Executor::new(self.memory, self.env.clone(), self.watchdog.clone());
         let mut mine = VecDeque::new();
         loop {
@@ -171,8 +178,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             // Last of all, this thread says that it goes: whoever changes what may run after that looks
             // for work itself.
             let Some(Claim { index, calls_help }) = self.claims().claim() else { return };
-            if let Some(scope) = scope.filter(|_| calls_help) {
-                scope.spawn(|scope| self.work(Some(scope)));
+            if calls_help {
+                call();
             }
             if self.entries[index].claim() {
                 self.execute(&mut executor, index);
@@ -440,3 +447,6 @@ impl Entry {
         self.status.compare_exchange(IDLE, RUNNING, AcqRel, Acquire).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

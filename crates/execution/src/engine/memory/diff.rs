@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 impl<S: StateReader> Memory<S> {
     /// What all places together changed.
     pub(crate) fn into_diff(self) -> Result<StateDiff, DatabaseError> {
+        if !self.tips.is_empty() {
+            // Perhaps nobody has looked at who was tipped.
+            self.account(self.tips.recipient, 0)?;
+        }
         let mut slots = self.written_slots()?;
         let mut accounts = Vec::new();
         let mut codes: BTreeMap<B256, Bytes> = BTreeMap::new();

@@ -4,11 +4,11 @@
 //! threads wait for.
 
 use super::Place;
-use alloy_primitives::{Address, U256};
-use std::sync::atomic::{
+use crate::engine::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
 };
+use alloy_primitives::{Address, U256};
 
 /// See the module.
 #[derive(Debug)]
