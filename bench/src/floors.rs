@@ -180,6 +180,7 @@ impl Chain {
                 receipts: built.receipts,
                 diff: built.diff.clone(),
                 pool_index: 1,
+                subtrie_roots: Bytes::new(),
             };
             let batches = transactions.chunks(ADMIT_TX_COUNT_MAX);
             let batches =

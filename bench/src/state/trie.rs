@@ -4,7 +4,9 @@ use super::{FREE, Report, at_least, at_most, cpu, least, seconds};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, Nibbles, TrieAccount};
-use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange, StateDiff};
+use blockraft_primitives::{
+    Account, AccountChange, AccountDiff, PartitionSet, SlotChange, StateDiff,
+};
 use blockraft_trie::{StateTrie, SubtrieBuilder, TrieError, hash_all};
 use nix::time::ClockId;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -14,6 +16,8 @@ use std::hint::black_box;
 /// Changed accounts, and slots of one contract, of the rows that compare cores.
 const CHANGED_ACCOUNTS: usize = 10_000;
 const CHANGED_SLOTS: usize = 50_000;
+/// Blocks after which subtries of other owners are brought up to date.
+const LAG_BLOCKS: usize = 5;
 
 /// Adds the trie's rows, over a state of so many accounts.
 pub(super) fn measure(accounts: usize, report: &mut Report) -> anyhow::Result<()> {
@@ -122,6 +126,7 @@ fn update_accounts(
     let (ratio, detail) = two_cores(&mut trie, &diffs, pools);
     let what = format!("the same ({CHANGED_ACCOUNTS}) on two cores against one");
     report.add(what, (ratio, "x"), detail, at_least(1.7, 1.9));
+    pools.0.install(|| share_out(&mut trie, &diffs, report));
     drop(trie);
 
     // Every account through the update path in random order, from nothing.
@@ -185,6 +190,52 @@ fn two_cores(
         best[run % 2] = best[run % 2].min(seconds);
     }
     (best[0] / best[1], format!("{:.2} ms to {:.2} ms", best[0] * 1e3, best[1] * 1e3))
+}
+
+/// What a member of three spends on blocks of which each hashes a third at once and the rest later, together,
+/// against hashing all of every block (decision 0018).
+fn share_out(trie: &mut StateTrie, diffs: &[StateDiff], report: &mut Report) {
+    let own: PartitionSet = (0..=u8::MAX).filter(|partition| partition % 3 == 0).collect();
+    let (mut whole, mut shared, mut first) = (f64::MAX, f64::MAX, f64::MAX);
+    for (turn, blocks) in diffs.chunks_exact(LAG_BLOCKS).enumerate() {
+        let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
+        let start = seconds(clock);
+        if turn % 2 == 0 {
+            for diff in blocks {
+                trie.update(diff);
+                black_box(trie.root());
+            }
+            whole = whole.min(seconds(clock) - start);
+            continue;
+        }
+        let owned = |trie: &mut StateTrie, diff| {
+            trie.push_to(diff, &own).expect("a trie without a memory limit reads nothing");
+            black_box(trie.subtrie_roots(&own));
+        };
+        owned(trie, &blocks[0]);
+        first = first.min(seconds(clock) - start);
+        blocks[1..].iter().for_each(|diff| owned(trie, diff));
+        for diff in blocks {
+            trie.push_to(diff, &own.others()).expect("a trie without a memory limit reads nothing");
+        }
+        black_box(trie.root());
+        shared = shared.min(seconds(clock) - start);
+    }
+    let whole_block = whole / LAG_BLOCKS as f64;
+    report.add(
+        format!(
+            "CPU of {LAG_BLOCKS} such blocks: own third at once, the rest later, against all at once"
+        ),
+        (shared / whole, "x"),
+        format!("{:.1} ms to {:.1} ms", whole * 1e3, shared * 1e3),
+        FREE,
+    );
+    report.add(
+        "until a block's own third is hashed, against all of it",
+        (first / whole_block, "x"),
+        format!("{:.2} ms to {:.2} ms", whole_block * 1e3, first * 1e3),
+        FREE,
+    );
 }
 
 fn update_hot_contract(total: usize, pools: &(ThreadPool, ThreadPool), report: &mut Report) {

@@ -337,6 +337,9 @@ pub(crate) struct NodeArgs {
     /// Whether other members run parts of the blocks that this one builds.
     #[arg(long, env = "BLOCKRAFT_DISTRIBUTION")]
     pub(crate) distribution: Option<DistributionArg>,
+    /// Whether other members hash parts of the state after the blocks that this one builds.
+    #[arg(long, env = "BLOCKRAFT_ROOT_SHARING")]
+    pub(crate) root_sharing: Option<DistributionArg>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -573,6 +576,7 @@ impl NodeArgs {
             trie_checkpoint: self.trie_checkpoint.or(file.trie_checkpoint),
             threads: self.threads.or(file.threads),
             distribution: self.distribution.or(file.distribution),
+            root_sharing: self.root_sharing.or(file.root_sharing),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

@@ -55,6 +55,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         trie_checkpoint: false,
         threads: None,
         distribution: Distribution::Off,
+        root_sharing: Distribution::Off,
     };
     runtime()?.block_on(async move {
         let node = Node::start(config).await?;

@@ -5,7 +5,7 @@ use crate::{
     datadir, engine_api, init, output, ports, signals,
 };
 use anyhow::Context;
-use blockraft_node::{Member, Node, NodeConfig, is_read_only};
+use blockraft_node::{Distribution, Member, Node, NodeConfig, is_read_only};
 use blockraft_primitives::{NodeId, limits};
 use blockraft_storage::StoreOptions;
 use std::{fs, path::Path, process::ExitCode};
@@ -128,6 +128,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         trie_checkpoint: args.trie_checkpoint.unwrap_or(false),
         threads: args.threads.map(usize::from),
         distribution: args.distribution.unwrap_or_default().into(),
+        root_sharing: args.root_sharing.map_or(Distribution::Off, Distribution::from),
         datadir,
     })
 }

@@ -9,6 +9,7 @@ use crate::{
     distributor::Distributor,
     error::NodeError,
     past_trie::PastTries,
+    root_sharing::RootSharing,
     timeline::{Found, Timelines},
     trie_start::{self, TrieOptions},
 };
@@ -45,7 +46,8 @@ pub(crate) use share::Parent;
 pub(crate) use unapplied::Unapplied;
 
 pub(crate) use head_trie::values_at;
-use head_trie::{HeadTrie, TriePlace};
+use head_trie::{AppliedBlock, HeadTrie, TriePlace};
+use shared_root::roots_in_entry;
 
 /// The replicated state machine.
 pub(crate) struct Chain {
@@ -70,6 +72,7 @@ pub(crate) struct Chain {
     pub(crate) watchdog: Watchdog,
     /// Where there are others to help: set once the node can reach them.
     distributor: OnceLock<Arc<Distributor>>,
+    root_sharing: OnceLock<Arc<RootSharing>>,
     trie: TriePlace,
     past: PastTries,
     trie_options: TrieOptions,
@@ -109,6 +112,7 @@ impl Chain {
             workers: build::workers(options.threads)?,
             watchdog: Watchdog::new(TX_RUN_SECONDS_MAX),
             distributor: OnceLock::new(),
+            root_sharing: OnceLock::new(),
             options,
             trie: TriePlace::new(trie),
             past: PastTries::default(),
@@ -192,12 +196,15 @@ impl Chain {
         }
         let committed = self.timelines.now();
         let hash = entry.header.hash_slow();
-        let at_head = self.move_trie(hash, &entry.header, &entry.diff)?;
+        let roots = roots_in_entry(&entry.subtrie_roots, entry.header.state_root);
+        let (header, diff) = (&entry.header, &entry.diff);
+        let mut at_head = self.move_trie(AppliedBlock { hash, header, diff, roots })?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let included = pool.include(index, &entry)?;
         // A cluster's own blocks have none; the list is there where the fork has one.
         let withdrawals = entry.header.withdrawals_root.map(|_| Withdrawals::default());
+        let diff = Arc::new(entry.diff);
         let block = Arc::new(SealedBlock {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: included.transactions,
@@ -207,15 +214,17 @@ impl Chain {
         });
         self.store.apply(AppliedStep {
             applied,
-            block: Some(CommittedBlock { block: block.clone(), diff: Arc::new(entry.diff) }),
+            block: Some(CommittedBlock { block: block.clone(), diff: diff.clone() }),
             pool: included.changes,
         });
         drop(pool);
+        at_head.applied(diff);
         drop(at_head);
         self.timelines.applied(&block, committed);
         record_block(&block);
         // Nobody listening is no failure.
         let _ = self.heads.send(HeadChange::Added(block));
+        self.bound_lag()?;
         Ok(Outcome::Block { accepted: true })
     }
 
@@ -385,8 +394,10 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
 
 mod build;
 mod head_trie;
+mod lag;
 mod payload;
 mod share;
+mod shared_root;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod tests;

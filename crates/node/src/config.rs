@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub fee_recipient: Option<Address>,
     /// Whether other members run parts of the blocks that this node builds.
     pub distribution: Distribution,
+    /// Whether other members hash parts of the state after this one's blocks (decision 0018).
+    pub root_sharing: Distribution,
     /// What this node asks of transactions beyond the chain's rules.
     pub submission: SubmissionRules,
     /// Browser origins that may call (CORS).

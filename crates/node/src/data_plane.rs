@@ -137,6 +137,10 @@ impl Handler for DataPlane {
                 let executor = self.executor.clone();
                 async move { Ok(executor.execute(unit).await.encode().into()) }.boxed()
             }
+            Request::Hash(unit) => {
+                let executor = self.executor.clone();
+                async move { Ok(executor.hash(unit).await.encode().into()) }.boxed()
+            }
             Request::Status => {
                 let status = Response::Status(self.status()).encode();
                 futures::future::ready(Ok(status.into())).boxed()

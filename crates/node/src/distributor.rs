@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::watch};
 
 /// Messages of `protocol::message`; the only kind on the execution plane.
-const KIND_MESSAGE: u8 = 0;
+pub(crate) const KIND_MESSAGE: u8 = 0;
 /// Seeds of a block that are looked at for what they write, about.
 const FOOTPRINT_SAMPLE: usize = 64;
 /// Transactions of a block whose gas is looked at, about.
@@ -278,7 +278,7 @@ impl Shared {
 }
 
 /// The term in which the node leads, and the other voters: learners are still catching up.
-fn role_of(status: &RaftStatus, node_id: NodeId) -> (Option<u64>, Vec<NodeId>) {
+pub(crate) fn role_of(status: &RaftStatus, node_id: NodeId) -> (Option<u64>, Vec<NodeId>) {
     let others = status.members.iter().filter(|m| m.voter && m.id != node_id).map(|m| m.id);
     (status.is_leader().then_some(status.term), others.collect())
 }

@@ -52,6 +52,16 @@ pub enum NodeError {
         /// What the header says.
         expected: B256,
     },
+    /// The same of one subtrie.
+    #[error(
+        "subtrie {partition:#04x} is not what block {number} says: this node's state is wrong, it stops"
+    )]
+    WrongSubtrie {
+        /// Block height.
+        number: u64,
+        /// First byte of the subtrie's keys.
+        partition: u8,
+    },
     /// An earlier failure left the trie half way.
     #[error("the state trie is not usable after an earlier failure: this node must start again")]
     TrieLost,

@@ -5,7 +5,10 @@ use blockraft_primitives::{
     NodeId,
     limits::{UNIT_PARENT_WAIT_MS, UNIT_QUEUE_LEN_MAX},
 };
-use blockraft_protocol::{Admittance, Gate, Response, Unit, UnitAnswer, UnitRefusal, UnitRefused};
+use blockraft_protocol::{
+    Admittance, Gate, Response, RootAnswer, RootUnit, Standing, Unit, UnitAnswer, UnitId,
+    UnitRefusal, UnitRefused,
+};
 use blockraft_raft::{RaftStatus, Spawner};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
@@ -23,8 +26,14 @@ pub(crate) struct ExecutorHandle {
 
 #[derive(Debug)]
 struct Job {
-    unit: Unit,
+    work: Work,
     reply: oneshot::Sender<Response>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Execute(Unit),
+    Hash(RootUnit),
 }
 
 /// The task's state.
@@ -36,7 +45,14 @@ pub(crate) struct Executor {
     /// Tells of every applied entry.
     pub(crate) progress: watch::Receiver<u64>,
     pub(crate) spawner: Spawner,
-    gate: Arc<Mutex<Gate>>,
+    gates: Arc<Mutex<Gates>>,
+}
+
+/// Maps of work and of hashing are counted apart.
+#[derive(Debug, Default)]
+struct Gates {
+    execute: Gate,
+    hash: Gate,
 }
 
 impl ExecutorHandle {
@@ -48,11 +64,20 @@ impl ExecutorHandle {
 
     /// Has a unit run. A full queue refuses at once: the leader has other ways.
     pub(crate) async fn execute(&self, unit: Unit) -> Response {
-        let echo = unit.id;
+        self.have_done(Work::Execute(unit)).await
+    }
+
+    /// Has subtries hashed, likewise.
+    pub(crate) async fn hash(&self, unit: RootUnit) -> Response {
+        self.have_done(Work::Hash(unit)).await
+    }
+
+    async fn have_done(&self, work: Work) -> Response {
+        let echo = work.id();
         let refuse =
             |refusal| Response::NotExecuted(UnitRefused { echo, executor: self.node_id, refusal });
         let (reply, answer) = oneshot::channel();
-        match self.jobs.try_send(Job { unit, reply }) {
+        match self.jobs.try_send(Job { work, reply }) {
             Ok(()) => answer.await.unwrap_or_else(|_| refuse(UnitRefusal::Failed)),
             Err(_) => refuse(UnitRefusal::Busy),
         }
@@ -71,7 +96,7 @@ impl Executor {
         progress: watch::Receiver<u64>,
         spawner: Spawner,
     ) -> Self {
-        Self { chain, node_id, raft, progress, spawner, gate: Arc::default() }
+        Self { chain, node_id, raft, progress, spawner, gates: Arc::default() }
     }
 
     /// Runs until the node stops: as many units at a time as the node has threads for blocks, which are
@@ -88,7 +113,7 @@ impl Executor {
             let Some(Some((worker, job))) = stop.run_until_cancelled(next).await else { return };
             let executor = self.clone();
             self.spawner.tasks.spawn(async move {
-                let response = executor.answer(job.unit).await;
+                let response = executor.answer(job.work).await;
                 drop(worker);
                 // The leader may have gone.
                 let _ = job.reply.send(response);
@@ -96,46 +121,33 @@ impl Executor {
         }
     }
 
-    async fn answer(mut self, unit: Unit) -> Response {
-        let (echo, executor) = (unit.id, self.node_id);
-        let done = match self.admit(&unit).await {
+    async fn answer(mut self, work: Work) -> Response {
+        let (echo, executor) = (work.id(), self.node_id);
+        let done = match self.admit(&work).await {
             Ok(()) => {
                 let chain = self.chain.clone();
-                let run = move || {
-                    let stopwatch = Stopwatch::start();
-                    let outcomes = chain.run_unit(&unit)?;
-                    stopwatch.record_stage("unit");
-                    Ok((stopwatch.elapsed_ns() / 1000, outcomes, unit.work.transaction_count()))
-                };
-                let running = self.spawner.tasks.spawn_blocking(run);
-                // A panic has been reported; the leader runs the share.
+                let running =
+                    self.spawner.tasks.spawn_blocking(move || do_work(&chain, &work, executor));
+                // A panic has been reported; the leader does the work itself.
                 running.await.unwrap_or(Err(UnitRefusal::Failed))
             }
             Err(refusal) => Err(refusal),
         };
-        match done {
-            Ok((run_us, outcomes, count)) => {
-                metrics::counter!("blockraft_execution_units_run_total").increment(1);
-                metrics::counter!("blockraft_execution_unit_txs_total").increment(count as u64);
-                let outcomes = outcomes.into();
-                Response::Executed(UnitAnswer { echo, executor, run_us, outcomes })
-            }
-            Err(refusal) => {
-                tracing::debug!(%refusal, height = echo.fence.height, "a unit of work is refused");
-                metrics::counter!("blockraft_execution_units_not_run_total", "reason" => refusal.name())
-                    .increment(1);
-                Response::NotExecuted(UnitRefused { echo, executor, refusal })
-            }
-        }
+        done.unwrap_or_else(|refusal| {
+            tracing::debug!(%refusal, height = echo.fence.height, "a unit of work is refused");
+            metrics::counter!("blockraft_execution_units_not_run_total", "reason" => refusal.name())
+                .increment(1);
+            Response::NotExecuted(UnitRefused { echo, executor, refusal })
+        })
     }
 
     /// Waits for the unit's parent and pool, as long as that may take.
-    async fn admit(&mut self, unit: &Unit) -> Result<(), UnitRefusal> {
+    async fn admit(&mut self, work: &Work) -> Result<(), UnitRefusal> {
         let until = Instant::now() + Duration::from_millis(UNIT_PARENT_WAIT_MS);
         loop {
             self.progress.borrow_and_update();
             let standing = self.chain.standing(&self.raft.borrow());
-            match self.gate.lock().check(unit, &standing) {
+            match self.gates.lock().check(work, &standing) {
                 Admittance::Run => return Ok(()),
                 Admittance::Refuse(refusal) => return Err(refusal),
                 Admittance::Wait => {}
@@ -144,6 +156,48 @@ impl Executor {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Err(standing.lagging()),
             }
+        }
+    }
+}
+
+impl Work {
+    fn id(&self) -> UnitId {
+        match self {
+            Self::Execute(unit) => unit.id,
+            Self::Hash(unit) => unit.id,
+        }
+    }
+}
+
+impl Gates {
+    fn check(&mut self, work: &Work, standing: &Standing) -> Admittance {
+        match work {
+            Work::Execute(unit) => self.execute.check(unit, standing),
+            Work::Hash(unit) => self.hash.check_root(unit, standing),
+        }
+    }
+}
+
+/// For a worker thread.
+fn do_work(chain: &Chain, work: &Work, node: NodeId) -> Result<Response, UnitRefusal> {
+    let stopwatch = Stopwatch::start();
+    match work {
+        Work::Execute(unit) => {
+            let outcomes = chain.run_unit(unit)?.into();
+            let run_us = stopwatch.elapsed_ns() / 1000;
+            stopwatch.record_stage("unit");
+            let count = unit.work.transaction_count() as u64;
+            metrics::counter!("blockraft_execution_units_run_total").increment(1);
+            metrics::counter!("blockraft_execution_unit_txs_total").increment(count);
+            let answer = UnitAnswer { echo: unit.id, executor: node, run_us, outcomes };
+            Ok(Response::Executed(answer))
+        }
+        Work::Hash(unit) => {
+            let roots = chain.hash_unit(unit)?;
+            let run_us = stopwatch.elapsed_ns() / 1000;
+            stopwatch.record_stage("root_unit");
+            metrics::counter!("blockraft_root_units_hashed_total").increment(1);
+            Ok(Response::Hashed(RootAnswer { echo: unit.id, owner: node, run_us, roots }))
         }
     }
 }

@@ -30,6 +30,7 @@ mod past_trie;
 mod persister;
 mod producer;
 mod reading;
+mod root_sharing;
 mod scrub;
 mod status;
 mod telemetry;

@@ -14,6 +14,7 @@ use crate::{
     persister::Persistence,
     producer::{Producer, ProducerHandle},
     reading,
+    root_sharing::RootSharing,
     scrub::{Pace, Scrub},
     status, telemetry,
     trie_start::TrieOptions,
@@ -23,7 +24,6 @@ use blockraft_primitives::{
     NodeId, StateError,
     limits::{ENGINE_CALL_QUEUE_LEN_MAX, ENGINE_REORG_BLOCK_COUNT_MAX, SUBMISSION_QUEUE_LEN_MAX},
 };
-use blockraft_protocol::Distribution;
 use blockraft_raft::{RaftConfig, RaftNode, RaftStatus, Spawner, Transport, TransportConfig};
 use blockraft_rpc::{
     AccountProof, ClusterStatus, EngineConfig, ProofError, RpcConfig, RpcContext, RpcServer,
@@ -111,7 +111,7 @@ impl Node {
             executor,
         };
         transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
-        share_blocks_out(&chain, &raft, &transport, &spawner, config.distribution);
+        share_blocks_out(&chain, &raft, &transport, &spawner, &config);
         let options = &store.genesis().options;
         let driven = options.engine || config.engine_api.is_some();
         let block_time_ms = config.block_time_ms.unwrap_or(options.block_time_ms);
@@ -353,18 +353,23 @@ fn start_executor(
     handle
 }
 
-/// Lets other members run parts of the blocks that this node builds.
+/// Lets other members run and hash parts of the blocks that this node builds.
 fn share_blocks_out(
     chain: &Chain,
     raft: &RaftNode,
     transport: &Transport,
     spawner: &Spawner,
-    distribution: Distribution,
+    config: &NodeConfig,
 ) {
+    let threads = chain.threads();
     let distributor =
-        Distributor::new(transport.clone(), spawner.clone(), chain.threads(), distribution);
+        Distributor::new(transport.clone(), spawner.clone(), threads, config.distribution);
     spawner.tasks.spawn(distributor.clone().follow(raft.status()));
     chain.set_distributor(distributor);
+    let sharing =
+        RootSharing::new(transport.clone(), spawner.clone(), threads, config.root_sharing);
+    spawner.tasks.spawn(sharing.clone().follow(raft.status()));
+    chain.set_root_sharing(sharing);
 }
 
 /// Time passes for transactions that run.

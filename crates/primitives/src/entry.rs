@@ -18,7 +18,7 @@ use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use std::sync::Arc;
 
 /// The version of the encoding below. A change of bytes changes this and the golden files.
-pub const ENTRY_VERSION: u8 = 2;
+pub const ENTRY_VERSION: u8 = 3;
 
 const KIND_ADMIT: u8 = 1;
 const KIND_BLOCK: u8 = 2;
@@ -66,6 +66,9 @@ pub struct BlockEntry {
     /// Index of the last log entry that the leader's pool had applied when it cut this block.
     /// Replaced transactions are kept until a block with a later index has been applied.
     pub pool_index: u64,
+    /// Where members hashed parts of the state, the roots of its 256 subtries, as the trie crate encodes
+    /// them; empty where the leader hashed alone.
+    pub subtrie_roots: Bytes,
 }
 
 /// A transaction that leaves the pool without a receipt, on the record.
@@ -189,6 +192,21 @@ impl BlockEntry {
         input.finish()?;
         Ok(block)
     }
+}
+
+/// The bytes of a diff, as in a block's entry.
+pub fn encode_diff(diff: &StateDiff) -> Bytes {
+    let mut out = Writer::with_capacity(BLOCK_TX_BYTES_EXPECTED * diff.accounts.len());
+    bytes::put_diff(diff, &mut out);
+    out.finish().into()
+}
+
+/// Reads [`encode_diff`] back.
+pub fn decode_diff(bytes: &[u8]) -> Result<StateDiff, EntryError> {
+    let mut input = Reader::new(bytes);
+    let diff = bytes::take_diff(&mut input)?;
+    input.finish()?;
+    Ok(diff)
 }
 
 /// The bytes of a block's transactions at rest, with their senders: RLP.

@@ -18,6 +18,7 @@ mod genesis;
 mod id;
 pub mod limits;
 mod network;
+mod partition_set;
 mod payload_entry;
 mod pool_record;
 mod state;
@@ -31,11 +32,13 @@ pub use chain_spec::ChainSpec;
 pub use diff::{AccountChange, AccountDiff, SlotChange, StateDiff};
 pub use entry::{
     AdmitBatch, BlockEntry, DropReason, DroppedTransaction, ENTRY_VERSION, EntryError, LogEntry,
-    decode_receipts, decode_transactions, encode_receipts, encode_transactions,
+    decode_diff, decode_receipts, decode_transactions, encode_diff, encode_receipts,
+    encode_transactions,
 };
 pub use genesis::{ClusterGenesis, ClusterOptions, GenesisError};
 pub use id::{AdmissionId, Applied, LogPosition, NodeId, Tick};
 pub use network::{UnknownNetwork, network};
+pub use partition_set::PartitionSet;
 pub use payload_entry::{ForkchoiceEntry, PayloadEntry};
 pub use pool_record::{PoolChange, PoolRecord};
 pub use state::{DiffIndex, DiffLayer, MemoryState, StateError, StateReader, WithDiffs};

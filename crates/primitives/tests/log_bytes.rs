@@ -109,6 +109,7 @@ impl Workload {
             receipts: receipts.collect(),
             diff: StateDiff { accounts: self.accounts.clone(), codes: Vec::new() },
             pool_index: 88,
+            subtrie_roots: Bytes::new(),
         };
         let batch = AdmitBatch { transactions: self.transactions.clone() };
         [LogEntry::Admit(batch), LogEntry::Block(Box::new(block))]
@@ -223,6 +224,7 @@ fn unusual_blocks_read_back() {
         ],
         diff: StateDiff { accounts: vec![deleted], codes: vec![Bytes::new(), vec![0; 3].into()] },
         pool_index: u64::MAX,
+        subtrie_roots: Bytes::from_static(&[1, 2, 3]),
     };
     let entry = LogEntry::Block(Box::new(block));
     let bytes = entry.encode();

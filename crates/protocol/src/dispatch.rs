@@ -34,7 +34,7 @@ use crate::{
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes};
 use blockraft_primitives::{AdmissionId, NodeId, Transaction, limits};
-use executors::Executors;
+pub(crate) use executors::Executors;
 use open::{Found, Open, Verdict};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -226,6 +226,20 @@ pub struct DispatchCounters {
     pub decisions: BTreeMap<&'static str, u64>,
 }
 
+impl DispatchCounters {
+    pub(crate) fn unit(&mut self, event: &'static str) {
+        *self.units.entry(event).or_default() += 1;
+    }
+
+    pub(crate) fn refused(&mut self, reason: &'static str) {
+        *self.refusals.entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn decided(&mut self, decision: &'static str) {
+        *self.decisions.entry(decision).or_default() += 1;
+    }
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Dispatcher {
@@ -306,7 +320,7 @@ impl Dispatcher {
             (_, ..2) => LocalReason::Alone,
             _ => return None,
         };
-        count(&mut self.counters.decisions, reason.name());
+        self.counters.decided(reason.name());
         Some(reason)
     }
 
@@ -347,14 +361,14 @@ impl Dispatcher {
         self.close(out);
         match self.plan(now, &work) {
             Plan::Local(reason) => {
-                count(&mut self.counters.decisions, reason.name());
+                self.counters.decided(reason.name());
                 if reason == LocalReason::NoGain {
                     self.executors.fade();
                 }
                 out.push(DispatchCommand::RunAlone { reason });
             }
             Plan::Shares(shares) => {
-                count(&mut self.counters.decisions, "distributed");
+                self.counters.decided("distributed");
                 self.send_shares(now, work, shares, out);
             }
         }
@@ -418,7 +432,7 @@ impl Dispatcher {
             let cost_us = share.cost_ns / 1000;
             let patience = self.executors.patience_us(share.node, cost_us);
             let unit = open.add(share.node, share.indices, cost_us, now, now.after(patience));
-            count(&mut self.counters.units, "sent");
+            self.counters.unit("sent");
             out.push(DispatchCommand::Send { to: share.node, unit });
         }
         out.push(DispatchCommand::RunOwn { gather: open.gather(), indices: own });
@@ -428,12 +442,12 @@ impl Dispatcher {
 
     fn answered(&mut self, now: Micros, answer: UnitAnswer, out: &mut Vec<DispatchCommand>) {
         let Some(found) = self.find(&answer.echo, answer.executor) else {
-            return count(&mut self.counters.units, "stray");
+            return self.counters.unit("stray");
         };
         let Found { sent_at, cost_us, first_time } = found;
         let is_open = self.is_open(&answer.echo);
         if first_time {
-            count(&mut self.counters.units, if is_open { "answered" } else { "late" });
+            self.counters.unit(if is_open { "answered" } else { "late" });
             let latency_us = now.since(sent_at);
             self.executors.answered(answer.executor, latency_us, answer.run_us, cost_us, is_open);
         }
@@ -457,7 +471,7 @@ impl Dispatcher {
         evidence: Evidence,
         out: &mut Vec<DispatchCommand>,
     ) {
-        count(&mut self.counters.units, "alarm");
+        self.counters.unit("alarm");
         if is_open {
             out.push(DispatchCommand::Discard { gather: unit.gather, share: unit.share });
         }
@@ -471,16 +485,16 @@ impl Dispatcher {
     fn refused(&mut self, now: Micros, refused: &UnitRefused, out: &mut Vec<DispatchCommand>) {
         let found = self.find(&refused.echo, refused.executor);
         let Some(Found { first_time: true, .. }) = found else {
-            return count(&mut self.counters.units, "stray");
+            return self.counters.unit("stray");
         };
-        count(&mut self.counters.units, "refused");
-        count(&mut self.counters.refusals, refused.refusal.name());
+        self.counters.unit("refused");
+        self.counters.refused(refused.refusal.name());
         self.failed(now, refused.executor, &refused.echo, out);
     }
 
     fn lost(&mut self, now: Micros, to: NodeId, unit: &UnitId, out: &mut Vec<DispatchCommand>) {
         let Some(Found { first_time: true, .. }) = self.find(unit, to) else { return };
-        count(&mut self.counters.units, "lost");
+        self.counters.unit("lost");
         self.failed(now, to, unit, out);
     }
 
@@ -521,11 +535,11 @@ impl Dispatcher {
         let Some((to, patience_us)) = self.executors.quickest(idle, now, open.cost_us(share))
         else {
             open.give_up(share);
-            return count(&mut self.counters.units, "given_up");
+            return self.counters.unit("given_up");
         };
         let unit = open.repeat(share, to, now, now.after(patience_us));
-        count(&mut self.counters.units, "sent");
-        count(&mut self.counters.units, "hedged");
+        self.counters.unit("sent");
+        self.counters.unit("hedged");
         out.push(DispatchCommand::Send { to, unit });
     }
 
@@ -566,10 +580,6 @@ impl Dispatcher {
         let all = self.open.iter_mut().chain(&mut self.recent);
         all.into_iter().find(|open| open.is_of(unit))
     }
-}
-
-fn count(counts: &mut BTreeMap<&'static str, u64>, name: &'static str) {
-    *counts.entry(name).or_default() += 1;
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! [`Pool`]; nodes talk in [`Request`]s and [`Response`]s; each node's shell feeds a [`Leader`] with
 //! events and carries out its commands. Where a consensus client drives the chain, [`Payloads`] holds what
 //! it has named and [`plan_head`] says how to get where it wants. A [`Dispatcher`] shares a leader's blocks
-//! out to other members, whose [`Gate`]s let fitting units in.
+//! out to other members, and a [`RootSharer`] their hashing; the others' [`Gate`]s let fitting units in.
 //!
 //! **Invariants**: the same entries give the same pool on every node; the same events give the same
 //! commands; nothing iterates a hash map into output; every queue has a limit from
@@ -22,6 +22,7 @@ mod partition;
 mod payloads;
 mod plan;
 mod pool;
+mod roots;
 #[cfg(test)]
 mod testing;
 mod units;
@@ -45,7 +46,8 @@ pub use plan::{
     WriteLocation, anchor,
 };
 pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};
+pub use roots::{RootCommand, RootEvent, RootEvidence, RootSharer, RootWork};
 pub use units::{
-    Admittance, Fence, Gate, GivenWork, PooledWork, Standing, Unit, UnitAnswer, UnitId,
-    UnitRefusal, UnitRefused, UnitWork,
+    Admittance, Fence, Gate, GivenWork, PooledWork, RootAnswer, RootUnit, Standing, Unit,
+    UnitAnswer, UnitId, UnitRefusal, UnitRefused, UnitWork,
 };

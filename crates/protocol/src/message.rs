@@ -5,12 +5,13 @@
 //! RLP; all else is postcard. Framing, deadlines and the identity of the peer are the transport's.
 
 use crate::{
-    GivenWork, PoolError, PooledWork, Refusal, Unit, UnitAnswer, UnitId, UnitRefused, UnitWork,
+    GivenWork, PoolError, PooledWork, Refusal, RootAnswer, RootUnit, Unit, UnitAnswer, UnitId,
+    UnitRefused, UnitWork,
 };
 use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Decodable;
-use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId};
+use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId, PartitionSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ const KIND_EXECUTE: u8 = 18;
 const KIND_EXECUTED: u8 = 19;
 const KIND_NOT_EXECUTED: u8 = 20;
 const KIND_EXECUTE_GIVEN: u8 = 21;
+const KIND_HASH: u8 = 22;
+const KIND_HASHED: u8 = 23;
 
 /// What one node asks of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,8 @@ pub enum Request {
     Propose(Bytes),
     /// Run a unit of work.
     Execute(Unit),
+    /// Hash subtries.
+    Hash(RootUnit),
 }
 
 /// The answer to a [`Request`].
@@ -60,16 +65,25 @@ pub enum Response {
     },
     /// To [`Request::Execute`]: the unit was run.
     Executed(UnitAnswer),
-    /// To [`Request::Execute`]: it was not.
+    /// To [`Request::Hash`]: the subtries were hashed.
+    Hashed(RootAnswer),
+    /// To [`Request::Execute`] and [`Request::Hash`]: it was not done.
     NotExecuted(UnitRefused),
 }
 
-/// What goes before the outcomes of an answer.
+/// What goes before the outcomes or roots of an answer.
 #[derive(Serialize, Deserialize)]
 struct AnswerHeader {
     echo: UnitId,
     executor: NodeId,
     run_us: u64,
+}
+
+/// What goes before the changes of a unit of hashing.
+#[derive(Serialize, Deserialize)]
+struct RootHeader {
+    id: UnitId,
+    partitions: PartitionSet,
 }
 
 /// How a node sees itself and the cluster.
@@ -149,6 +163,11 @@ impl Request {
                 let id = to_postcard(id);
                 [&[WIRE_VERSION, KIND_EXECUTE_GIVEN], &id[..], &header, &batch].concat().into()
             }
+            Self::Hash(unit) => {
+                let RootUnit { id, partitions, ref changes } = *unit;
+                let header = to_postcard(&RootHeader { id, partitions });
+                [&[WIRE_VERSION, KIND_HASH], &header[..], changes].concat().into()
+            }
         }
     }
 
@@ -175,6 +194,12 @@ impl Request {
                 let work = UnitWork::Given(GivenWork { header, transactions });
                 Ok(Self::Execute(Unit { id, work }))
             }
+            (KIND_HASH, payload) => {
+                let (header, changes) = postcard::take_from_bytes::<RootHeader>(payload)?;
+                let RootHeader { id, partitions } = header;
+                let changes = Bytes::copy_from_slice(changes);
+                Ok(Self::Hash(RootUnit { id, partitions, changes }))
+            }
             (got, _) => Err(WireError::Kind { got }),
         }
     }
@@ -192,6 +217,11 @@ impl Response {
                 let UnitAnswer { echo, executor, run_us, ref outcomes } = *answer;
                 let header = to_postcard(&AnswerHeader { echo, executor, run_us });
                 [&[WIRE_VERSION, KIND_EXECUTED], &header[..], outcomes].concat().into()
+            }
+            Self::Hashed(answer) => {
+                let RootAnswer { echo, owner: executor, run_us, ref roots } = *answer;
+                let header = to_postcard(&AnswerHeader { echo, executor, run_us });
+                [&[WIRE_VERSION, KIND_HASHED], &header[..], roots].concat().into()
             }
             Self::NotExecuted(refused) => framed(KIND_NOT_EXECUTED, &to_postcard(refused)),
         }
@@ -211,6 +241,12 @@ impl Response {
                 let AnswerHeader { echo, executor, run_us } = header;
                 let outcomes = Bytes::copy_from_slice(outcomes);
                 Ok(Self::Executed(UnitAnswer { echo, executor, run_us, outcomes }))
+            }
+            (KIND_HASHED, payload) => {
+                let (header, roots) = postcard::take_from_bytes::<AnswerHeader>(payload)?;
+                let AnswerHeader { echo, executor: owner, run_us } = header;
+                let roots = Bytes::copy_from_slice(roots);
+                Ok(Self::Hashed(RootAnswer { echo, owner, run_us, roots }))
             }
             (KIND_NOT_EXECUTED, payload) => from_postcard(payload).map(Self::NotExecuted),
             (got, _) => Err(WireError::Kind { got }),

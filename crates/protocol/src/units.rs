@@ -9,7 +9,7 @@
 
 use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes};
-use blockraft_primitives::{AdmissionId, NodeId, Transaction};
+use blockraft_primitives::{AdmissionId, NodeId, PartitionSet, Transaction};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -125,6 +125,30 @@ pub struct UnitRefused {
     pub executor: NodeId,
     /// Why.
     pub refusal: UnitRefusal,
+}
+
+/// Subtries to be hashed after a block that has run, on the state of the block's parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootUnit {
+    /// Its name, for the answer to repeat.
+    pub id: UnitId,
+    /// What is to be hashed.
+    pub partitions: PartitionSet,
+    /// What the block changes there, as the primitives crate encodes a diff.
+    pub changes: Bytes,
+}
+
+/// What came of a unit of hashing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootAnswer {
+    /// The unit's name.
+    pub echo: UnitId,
+    /// Who hashed.
+    pub owner: NodeId,
+    /// How long that took, microseconds, waiting not counted.
+    pub run_us: u64,
+    /// The subtries' roots in the order of the partitions, as the trie crate encodes them.
+    pub roots: Bytes,
 }
 
 /// Why an executor does not run a unit.
@@ -248,11 +272,20 @@ impl Gate {
         if let UnitWork::Given(_) = unit.work {
             return given(&unit.id.fence, standing);
         }
-        match self.refusal(&unit.id.fence, standing) {
+        self.check_fence(&unit.id.fence, unit.work.pool_index(), standing)
+    }
+
+    /// The same for a unit of hashing, by a gate of its own: its maps are counted apart.
+    pub fn check_root(&mut self, unit: &RootUnit, standing: &Standing) -> Admittance {
+        self.check_fence(&unit.id.fence, 0, standing)
+    }
+
+    fn check_fence(&mut self, fence: &Fence, pool_index: u64, standing: &Standing) -> Admittance {
+        match self.refusal(fence, standing) {
             Some(refusal) => return Admittance::Refuse(refusal),
-            None => self.remember(&unit.id.fence),
+            None => self.remember(fence),
         }
-        let Fence { height, parent, .. } = unit.id.fence;
+        let Fence { height, parent, .. } = *fence;
         if standing.height >= height {
             return Admittance::Refuse(UnitRefusal::Passed { height: standing.height });
         }
@@ -262,7 +295,7 @@ impl Gate {
         if standing.head != parent {
             return Admittance::Refuse(UnitRefusal::Parent { got: standing.head });
         }
-        if standing.applied < unit.work.pool_index() { Admittance::Wait } else { Admittance::Run }
+        if standing.applied < pool_index { Admittance::Wait } else { Admittance::Run }
     }
 
     fn refusal(&self, fence: &Fence, standing: &Standing) -> Option<UnitRefusal> {

@@ -17,12 +17,12 @@ use alloy_primitives::{
 };
 use blockraft_primitives::{
     Account, AccountChange, AccountDiff, AdmissionId, AdmitBatch, BlockEntry, DropReason,
-    DroppedTransaction, ForkchoiceEntry, LogEntry, PayloadEntry, PoolRecord, Receipt, SlotChange,
-    StateDiff, Transaction,
+    DroppedTransaction, ForkchoiceEntry, LogEntry, PartitionSet, PayloadEntry, PoolRecord, Receipt,
+    SlotChange, StateDiff, Transaction, encode_diff,
 };
 use blockraft_protocol::{
-    Fence, GivenWork, NodeStatus, PoolError, PooledWork, Refusal, Request, Response, Unit,
-    UnitAnswer, UnitId, UnitRefusal, UnitRefused, UnitWork, WireError,
+    Fence, GivenWork, NodeStatus, PoolError, PooledWork, Refusal, Request, Response, RootAnswer,
+    RootUnit, Unit, UnitAnswer, UnitId, UnitRefusal, UnitRefused, UnitWork, WireError,
 };
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -161,6 +161,7 @@ fn block() -> BlockEntry {
         ],
         diff: StateDiff { accounts, codes: vec![Bytes::from_static(&hex!("6001"))] },
         pool_index: 77,
+        subtrie_roots: Bytes::from_static(&hex!("c0")),
     }
 }
 
@@ -284,6 +285,12 @@ fn unit_refusals() -> Vec<UnitRefusal> {
     ]
 }
 
+fn root_unit() -> RootUnit {
+    let diff = block().diff;
+    let partitions = PartitionSet::from_iter([0, 7, 255]);
+    RootUnit { id: unit().id, partitions, changes: encode_diff(&diff) }
+}
+
 #[test]
 fn refusals_of_units_keep_their_bytes() {
     let mut all = Vec::new();
@@ -304,6 +311,7 @@ fn requests_keep_their_bytes() {
         ("request_propose", Request::Propose(LogEntry::Forkchoice(forkchoice()).encode())),
         ("request_execute", Request::Execute(unit())),
         ("request_execute_given", Request::Execute(given_unit())),
+        ("request_hash", Request::Hash(root_unit())),
     ] {
         let bytes = request.encode();
         golden(name, &bytes);
@@ -343,6 +351,15 @@ fn responses_keep_their_bytes() {
                 outcomes: Bytes::from_static(&[2, 0xc0]),
             }),
         ),
+        (
+            "response_hashed",
+            Response::Hashed(RootAnswer {
+                echo: unit().id,
+                owner: 3,
+                run_us: 1_234,
+                roots: Bytes::from_static(&hex!("c0")),
+            }),
+        ),
     ] {
         let bytes = response.encode();
         golden(name, &bytes);
@@ -366,7 +383,7 @@ fn foreign_bytes_are_told_from_messages() {
     // What would be committed must be readable, and another node's to propose.
     assert_eq!(
         request(&[2, 16, 0xff]).to_string(),
-        "malformed batch: log entry version 255 is not supported, expected 2"
+        "malformed batch: log entry version 255 is not supported, expected 3"
     );
     let admit = AdmitBatch { transactions: transactions() }.encode_entry();
     assert_eq!(request(&[&[2, 16][..], &admit].concat()), WireError::Entry);

@@ -393,6 +393,7 @@ impl Chain {
             receipts,
             diff,
             pool_index: self.position.0,
+            subtrie_roots: Bytes::new(),
             dropped: dropped.map(|(id, reason)| DroppedTransaction { id, reason }).collect(),
         };
         Ok(Proposal { block, entry: entry.encode_entry() })

@@ -12,7 +12,7 @@ use crate::{
 };
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_rlp::{BufMut, Decodable, Encodable, Header, RlpDecodable, RlpEncodable};
-use blockraft_primitives::Account;
+use blockraft_primitives::{Account, PartitionSet};
 use std::collections::BTreeSet;
 
 /// What the owner of a subtrie says of it: its root node, from which and those of the other 255 the state
@@ -101,9 +101,9 @@ impl StateTrie {
 
     /// The roots of some subtries, in the order of their prefixes. Hashes what changed there on the rayon
     /// pool of the caller, and nothing else: the rest waits until it is asked for.
-    pub fn subtrie_roots(&mut self, prefixes: &BTreeSet<u8>) -> Vec<SubtrieRoot> {
-        self.accounts.hash_parts(|p| prefixes.contains(&p), hash_storages);
-        prefixes.iter().map(|p| SubtrieRoot::new(*p, self.accounts.top(*p).clone())).collect()
+    pub fn subtrie_roots(&mut self, prefixes: &PartitionSet) -> Vec<SubtrieRoot> {
+        self.accounts.hash_parts(|p| prefixes.contains(p), hash_storages);
+        prefixes.iter().map(|p| SubtrieRoot::new(p, self.accounts.top(p).clone())).collect()
     }
 
     /// Copies out one subtrie.

@@ -12,7 +12,7 @@ use crate::{
 };
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
-use blockraft_primitives::{Account, AccountChange, AccountDiff, StateDiff};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, PartitionSet, StateDiff};
 
 /// Ethereum's state trie in memory: accounts under keccak256 of their address, each with its storage
 /// under keccak256 of the slot.
@@ -47,6 +47,18 @@ impl StateTrie {
     /// # Errors
     /// Something was dropped and cannot be read back; the trie is of no use any more.
     pub fn push(&mut self, diff: &StateDiff) -> Result<(), TrieError> {
+        self.push_to(diff, &PartitionSet::ALL)
+    }
+
+    /// Writes what `diff` names in some partitions, and nothing else of it. As [`Self::push`].
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_to(
+        &mut self,
+        diff: &StateDiff,
+        partitions: &PartitionSet,
+    ) -> Result<(), TrieError> {
         let keys = hasher::hash_all(&diff.accounts, |change, out| {
             out.extend_from_slice(change.address.as_slice());
         });
@@ -54,7 +66,10 @@ impl StateTrie {
             memory.keys_since += diff.key_count();
         }
         let flat = self.memory.as_ref().map(MemoryLimit::flat);
-        self.accounts.apply(&keys, |part, key, index| apply(part, key, &diff.accounts[index], flat))
+        self.accounts.apply(&keys, |part, key, index| match partitions.contains(key[0]) {
+            true => apply(part, key, &diff.accounts[index], flat),
+            false => Ok(()),
+        })
     }
 
     /// The state root.

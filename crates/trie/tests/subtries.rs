@@ -6,12 +6,12 @@ mod common;
 
 use alloy_primitives::{B256, U256, keccak256};
 use alloy_rlp::{Decodable, Encodable};
-use blockraft_primitives::{Account, MemoryState};
+use blockraft_primitives::{Account, MemoryState, PartitionSet};
 use blockraft_trie::{
     StateTrie, SubtrieBuilder, SubtrieExport, SubtrieRoot, TrieError, assemble_root,
 };
 use common::{Mix, expected_root, random_diff, rng};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 type Flat = BTreeMap<B256, (Account, BTreeMap<B256, U256>)>;
 
@@ -48,7 +48,7 @@ fn random_state(seed: u64, count: usize, mix: Mix) -> (MemoryState, StateTrie) {
 }
 
 fn all_roots(trie: &mut StateTrie) -> Vec<SubtrieRoot> {
-    trie.subtrie_roots(&(0..=255).collect())
+    trie.subtrie_roots(&PartitionSet::ALL)
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn owners_that_hash_only_their_own_subtries_give_one_root() {
         for (index, owner) in owners.iter_mut().enumerate() {
             owner.update(&diff);
             // Ownership moves from round to round.
-            let owned: BTreeSet<u8> =
+            let owned: PartitionSet =
                 (0..=255).filter(|p: &u8| (p / 7 + round) as usize % 3 == index).collect();
             roots.extend(owner.subtrie_roots(&owned));
         }
@@ -143,6 +143,31 @@ fn owners_that_hash_only_their_own_subtries_give_one_root() {
     }
     for owner in &mut owners {
         assert_eq!(owner.root(), expected_root(&state));
+    }
+}
+
+#[test]
+fn subtries_that_take_their_changes_later_and_together_come_to_the_same() {
+    let mut rng = rng(21);
+    let mix = Mix { accounts: 2_000, ..Mix::default() };
+    let mut state = MemoryState::default();
+    let mut trie = StateTrie::new();
+    let own: PartitionSet = (0..=255).filter(|p: &u8| p % 3 == 0).collect();
+    for round in 0..4 {
+        let mut missed = Vec::new();
+        let mut whole = trie.clone();
+        for _ in 0..3 {
+            let diff = random_diff(&mut rng, &state, &mix, 300);
+            state.apply(&diff);
+            whole.update(&diff);
+            trie.push_to(&diff, &own).unwrap();
+            assert_eq!(trie.subtrie_roots(&own), whole.subtrie_roots(&own), "round {round}");
+            missed.push(diff);
+        }
+        for diff in &missed {
+            trie.push_to(diff, &own.others()).unwrap();
+        }
+        assert_eq!(trie.root(), expected_root(&state), "round {round}");
     }
 }
 

@@ -49,7 +49,7 @@ async fn five_members_agree_and_replay_serially() {
 
 async fn run(members: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [("BLOCKRAFT_DISTRIBUTION", "always")];
+    let settings = [("BLOCKRAFT_DISTRIBUTION", "always"), ("BLOCKRAFT_ROOT_SHARING", "always")];
     let accounts = SENDERS.to_string();
     let extra = ["--block-time", "0.1", "--accounts", &accounts];
     let mut net = Devnet::start_many(members as u16, dir.path(), &extra, &settings);
@@ -64,8 +64,9 @@ async fn run(members: usize) {
     calm(&load).await;
     if members > 1 {
         // Now, since a process that is killed takes its counters along.
-        eventually("others run units", Duration::from_secs(60), async || {
-            net.nodes.iter().any(|node| metric(&node.url, ANSWERED) > 0).then_some(())
+        eventually("others run and hash units", Duration::from_secs(60), async || {
+            let answered = |name| net.nodes.iter().any(|node| metric(&node.url, name) > 0);
+            (answered(ANSWERED) && answered(HASHED)).then_some(())
         })
         .await;
     }
@@ -104,6 +105,9 @@ async fn run(members: usize) {
 
 /// Units that others ran in time.
 pub(crate) const ANSWERED: &str = r#"blockraft_execution_units_total{event="answered"}"#;
+
+/// Parts of the state that others hashed in time.
+const HASHED: &str = r#"blockraft_root_units_total{event="answered"}"#;
 
 /// SIGSTOP, and SIGCONT after a while.
 async fn pause(pid: u32, time: Duration) {

@@ -3,6 +3,7 @@
 use super::{
     Chain,
     head_trie::TrieOut,
+    shared_root::{RootPlace, Rooted},
     streamed::Streamed,
     unapplied::{Unapplied, above_head, state_after},
 };
@@ -20,7 +21,8 @@ use blockraft_execution::{
     execute_share, is_light, next_header,
 };
 use blockraft_primitives::{
-    AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, Receipt, StateReader,
+    AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, PartitionSet, Receipt,
+    StateReader,
     Transaction, limits::BLOCK_TX_COUNT_MAX, without_sidecar,
 };
 use blockraft_protocol::{BlockWork, CutBlock, InFlight, WorkSource};
@@ -177,7 +179,7 @@ impl Chain {
             ..Means::default()
         };
         let streamed = Streamed::new(self, order);
-        let result = if means.threads < 2 || is_light(candidates, &means) {
+        let result = if !self.is_streamed(candidates, &means) {
             self.workers.install(|| build_with(&input, state, means))
         } else {
             self.workers.scope(|scope| {
@@ -201,6 +203,12 @@ impl Chain {
         Ok((block, streamed.finish()?))
     }
 
+    /// Whether what is final is written into the trie while others still run: not what owners may hash, nor
+    /// what one thread runs.
+    fn is_streamed(&self, candidates: &[Transaction], means: &Means<'_>) -> bool {
+        means.threads > 1 && !is_light(candidates, means) && self.root_sharing().is_none()
+    }
+
     /// Computes the state root: then the block has a hash, and can be proposed.
     fn seal(
         &self,
@@ -212,15 +220,20 @@ impl Chain {
         let Plan { ids, candidates, pool_index, mut stages, .. } = plan;
         stages.executed = self.timelines.now();
         let BuiltBlock { mut header, included, dropped, transactions, receipts, diff, .. } = built;
-        let mut trie = match streamed {
-            Some(trie) => trie,
+        let (trie, rooted) = match streamed {
+            Some(mut trie) => {
+                let (root, partitions) = (trie.root(), PartitionSet::ALL);
+                (trie, Rooted { root, partitions, roots: None })
+            }
             None => {
                 let mut trie = self.take_trie_out(&order.unapplied, order.parent)?;
-                trie.push(&diff)?;
-                trie
+                let place =
+                    RootPlace { term: order.term, height: header.number, parent: order.parent };
+                let rooted = self.take_root(&mut trie, place, &diff)?;
+                (trie, rooted)
             }
         };
-        header.state_root = trie.root();
+        header.state_root = rooted.root;
         stages.rooted = self.timelines.now();
         let hash = header.hash_slow();
         let entry = BlockEntry {
@@ -233,12 +246,13 @@ impl Chain {
             receipts,
             diff,
             pool_index,
+            subtrie_roots: rooted.encoded_roots(),
         };
         let bytes = entry.encode_entry();
         stages.encoded = self.timelines.now();
         let BlockEntry { header, diff, .. } = entry;
         let diff = Arc::new(diff);
-        trie.keep(hash, diff.clone());
+        trie.keep(hash, rooted.written(diff.clone()));
         let header = Sealed::new_unchecked(header, hash);
         let dropped = dropped.iter().map(|(i, _)| candidates[*i].clone()).collect();
         let block = Unapplied::new(header, transactions, dropped, diff);

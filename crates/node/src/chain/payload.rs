@@ -1,7 +1,7 @@
 //! Blocks that a consensus client names: what their entries do to the state machine, and the roots of
 //! those that may become blocks.
 
-use super::{Chain, HeadTrie, Outcome, read_account, record_block, values_at};
+use super::{AppliedBlock, Chain, HeadTrie, Outcome, read_account, record_block, values_at};
 use crate::error::NodeError;
 use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawals;
@@ -33,7 +33,8 @@ impl Chain {
             return Ok(Outcome::Block { accepted: false });
         }
         let hash = entry.header.hash_slow();
-        let at_head = self.move_trie(hash, &entry.header, &entry.diff)?;
+        let (header, diff) = (&entry.header, &entry.diff);
+        let at_head = self.move_trie(AppliedBlock { hash, header, diff, roots: None })?;
         // Held until the block is visible: at every moment a transaction is in the pool or the chain.
         let mut pool = self.pool.write();
         let changes = pool.follow(index, &entry.diff);

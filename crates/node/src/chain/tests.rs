@@ -18,6 +18,8 @@ use blockraft_trie::AccountProof;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+mod shared_roots;
+
 const BLOCK_COUNT: u64 = 200;
 /// The deterministic CREATE2 deployer: call data is `salt, init code`.
 const DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
@@ -218,7 +220,8 @@ impl World {
         }
     }
 
-    pub(crate) fn admit_some(&mut self) {
+    /// Returns the entry.
+    pub(crate) fn admit_some(&mut self) -> Bytes {
         let count = self.rng.random_range(0..12);
         let transactions = (0..count).map(|_| self.random_transaction()).collect();
         let entry = AdmitBatch { transactions }.encode_entry();
@@ -230,6 +233,7 @@ impl World {
             }
             Outcome::Block { .. } => unreachable!("an Admit entry"),
         }
+        entry
     }
 
     pub(crate) fn build(&self) -> Proposal {

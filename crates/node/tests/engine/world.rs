@@ -205,6 +205,7 @@ impl World {
             trie_checkpoint: false,
             threads: None,
             distribution: self.distribution,
+            root_sharing: Distribution::Off,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),

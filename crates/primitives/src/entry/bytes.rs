@@ -85,6 +85,7 @@ pub(super) fn put_block(block: &BlockEntry, out: &mut Writer) {
     }
     put_diff(&block.diff, out);
     put_receipts(&block.receipts, out);
+    out.bytes(&block.subtrie_roots);
 }
 
 /// Reads [`put_block`] back.
@@ -99,7 +100,8 @@ pub(super) fn take_block(input: &mut Reader<'_>) -> Result<BlockEntry, EntryErro
     let dropped = dropped.collect::<Result<_, EntryError>>()?;
     let diff = take_diff(input)?;
     let receipts = take_receipts(input)?;
-    Ok(BlockEntry { header, transactions, dropped, receipts, diff, pool_index })
+    let subtrie_roots = Bytes::copy_from_slice(input.bytes()?);
+    Ok(BlockEntry { header, transactions, dropped, receipts, diff, pool_index, subtrie_roots })
 }
 
 fn drop_reason(code: u8) -> Result<DropReason, EntryError> {
@@ -147,7 +149,7 @@ fn transaction_count(input: &mut Reader<'_>) -> Result<usize, EntryError> {
     Ok(count as usize)
 }
 
-fn put_diff(diff: &StateDiff, out: &mut Writer) {
+pub(super) fn put_diff(diff: &StateDiff, out: &mut Writer) {
     out.count(diff.accounts.len());
     for account in &diff.accounts {
         out.address(&account.address);
@@ -195,7 +197,7 @@ fn put_account(diff: &AccountDiff, out: &mut Writer) {
     }
 }
 
-fn take_diff(input: &mut Reader<'_>) -> Result<StateDiff, EntryError> {
+pub(super) fn take_diff(input: &mut Reader<'_>) -> Result<StateDiff, EntryError> {
     let accounts = (0..input.count()?).map(|_| take_account(input));
     let accounts = accounts.collect::<Result<_, _>>()?;
     let codes = (0..input.count()?).map(|_| Ok(Bytes::copy_from_slice(input.bytes()?)));

@@ -25,7 +25,7 @@ const EXCLUSION_DOUBLINGS_MAX: u32 = 7;
 
 /// What is known of the members.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Executors {
+pub(crate) struct Executors {
     by_node: BTreeMap<NodeId, Record>,
 }
 
@@ -53,12 +53,12 @@ impl Default for Record {
 
 impl Executors {
     /// Forgets who is no member.
-    pub(super) fn retain(&mut self, members: &[NodeId]) {
+    pub(crate) fn retain(&mut self, members: &[NodeId]) {
         self.by_node.retain(|node, _| members.contains(node));
     }
 
     /// Who may be given work now: the leader first.
-    pub(super) fn lanes(&mut self, leader: NodeId, members: &[NodeId], now: Micros) -> Vec<Lane> {
+    pub(crate) fn lanes(&mut self, leader: NodeId, members: &[NodeId], now: Micros) -> Vec<Lane> {
         let mut lanes =
             vec![Lane { node: leader, slowness_permille: EQUAL_PERMILLE, overhead_ns: 0 }];
         for node in members.iter().filter(|node| **node != leader) {
@@ -76,12 +76,12 @@ impl Executors {
     }
 
     /// How long to wait for a member's answer before somebody else is asked.
-    pub(super) fn patience_us(&self, node: NodeId, cost_us: u64) -> u64 {
+    pub(crate) fn patience_us(&self, node: NodeId, cost_us: u64) -> u64 {
         self.by_node.get(&node).map_or(HEDGE_US_MAX, |record| record.patience_us(cost_us))
     }
 
     /// The quickest of some, and how long to wait for it.
-    pub(super) fn quickest(
+    pub(crate) fn quickest(
         &self,
         nodes: impl Iterator<Item = NodeId>,
         now: Micros,
@@ -94,7 +94,7 @@ impl Executors {
     }
 
     /// A member has answered, in time or too late.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
         node: NodeId,
         latency_us: u64,
@@ -120,7 +120,7 @@ impl Executors {
     }
 
     /// A member was too late, refused, or could not be reached.
-    pub(super) fn failed(&mut self, node: NodeId, now: Micros) {
+    pub(crate) fn failed(&mut self, node: NodeId, now: Micros) {
         let Some(record) = self.by_node.get_mut(&node) else { return };
         let pause_us = EXCLUSION_US << record.failures.min(EXCLUSION_DOUBLINGS_MAX);
         record.failures += 1;
@@ -129,7 +129,7 @@ impl Executors {
 
     /// Nobody was asked because the way seemed too long: that is believed a little less each time, or
     /// nobody would ever be asked again.
-    pub(super) fn fade(&mut self) {
+    pub(crate) fn fade(&mut self) {
         for record in self.by_node.values_mut() {
             record.overhead_us =
                 record.overhead_us.min(smoothed(record.overhead_us, OVERHEAD_US_DEFAULT));

@@ -70,6 +70,7 @@ impl Bench {
             receipts: Vec::new(),
             diff: diff_of(&accounts),
             pool_index: self.index,
+            subtrie_roots: Default::default(),
         }
     }
 

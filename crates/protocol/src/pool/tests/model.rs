@@ -129,6 +129,7 @@ impl Model {
             receipts: Vec::new(),
             diff: diff_of(&accounts),
             pool_index: cut.pool_index,
+            subtrie_roots: Default::default(),
         };
         let included = self.leader.include(&entry).expect("what is on its way can be resolved");
         let index = self.leader.index;

@@ -1,0 +1,196 @@
+//! One gathering of roots: which units are out, and what has come back.
+
+use super::RootEvidence;
+use crate::{
+    dispatch::Micros,
+    units::{Fence, RootAnswer, UnitId},
+};
+use alloy_primitives::Bytes;
+use blockraft_primitives::{NodeId, PartitionSet};
+
+/// Attempts at a share: the first and one repetition.
+const ATTEMPT_COUNT_MAX: usize = 2;
+
+/// A gathering.
+#[derive(Debug)]
+pub(super) struct Open {
+    gather: u64,
+    fence: Fence,
+    shares: Vec<OpenShare>,
+}
+
+#[derive(Debug)]
+struct OpenShare {
+    partitions: PartitionSet,
+    cost_us: u64,
+    attempts: Vec<Attempt>,
+    /// The first answer.
+    answer: Option<(NodeId, Bytes)>,
+    /// The leader will hash it.
+    given_up: bool,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    to: NodeId,
+    sent_at: Micros,
+    until: Micros,
+    /// Answered, refused or lost.
+    ended: bool,
+}
+
+/// The attempt that an answer belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) sent_at: Micros,
+    pub(super) cost_us: u64,
+    /// Nothing was heard of it before.
+    pub(super) first_time: bool,
+}
+
+/// What an answer is worth.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The first for its share.
+    First { partitions: PartitionSet },
+    /// Known already.
+    Same,
+    /// Not what was said before.
+    Differs(RootEvidence),
+}
+
+impl Open {
+    pub(super) const fn new(gather: u64, fence: Fence) -> Self {
+        Self { gather, fence, shares: Vec::new() }
+    }
+
+    pub(super) const fn gather(&self) -> u64 {
+        self.gather
+    }
+
+    pub(super) fn cost_us(&self, share: u32) -> u64 {
+        self.shares[share as usize].cost_us
+    }
+
+    /// Whether a unit is of this gathering: every word of its name but share and attempt.
+    pub(super) fn is_of(&self, unit: &UnitId) -> bool {
+        unit.gather == self.gather && unit.fence == self.fence
+    }
+
+    /// Opens a share and names its first unit.
+    pub(super) fn add(
+        &mut self,
+        to: NodeId,
+        partitions: PartitionSet,
+        cost_us: u64,
+        now: Micros,
+        until: Micros,
+    ) -> UnitId {
+        self.shares.push(OpenShare {
+            partitions,
+            cost_us,
+            attempts: Vec::new(),
+            answer: None,
+            given_up: false,
+        });
+        self.repeat(self.shares.len() as u32 - 1, to, now, until).0
+    }
+
+    /// The next unit of a share.
+    pub(super) fn repeat(
+        &mut self,
+        share: u32,
+        to: NodeId,
+        now: Micros,
+        until: Micros,
+    ) -> (UnitId, PartitionSet) {
+        let open = &mut self.shares[share as usize];
+        open.attempts.push(Attempt { to, sent_at: now, until, ended: false });
+        let attempt = open.attempts.len() as u32;
+        let unit = UnitId { fence: self.fence, gather: self.gather, share, attempt };
+        (unit, open.partitions)
+    }
+
+    /// Whether a share may go out again, and to this member: it has not failed at it, and is not busy with
+    /// another one.
+    pub(super) fn may_repeat_at(&self, share: u32, member: NodeId) -> bool {
+        let open = &self.shares[share as usize];
+        let mut busy = self.shares.iter().flat_map(|share| &share.attempts);
+        open.attempts.len() < ATTEMPT_COUNT_MAX
+            && open.attempts.iter().all(|attempt| attempt.to != member)
+            && !busy.any(|attempt| attempt.to == member && !attempt.ended)
+    }
+
+    pub(super) fn give_up(&mut self, share: u32) {
+        self.shares[share as usize].given_up = true;
+    }
+
+    /// The attempt that a member answers to; `None` if nothing like it was sent to it.
+    pub(super) fn find(&self, unit: &UnitId, owner: NodeId) -> Option<Found> {
+        let share = self.shares.get(unit.share as usize)?;
+        let attempt = share.attempts.get((unit.attempt as usize).checked_sub(1)?)?;
+        (attempt.to == owner).then_some(Found {
+            sent_at: attempt.sent_at,
+            cost_us: share.cost_us,
+            first_time: !attempt.ended,
+        })
+    }
+
+    /// Takes an answer that was found to belong here. A share about which two members disagree is the
+    /// leader's.
+    pub(super) fn take_answer(&mut self, answer: &RootAnswer) -> Verdict {
+        let unit = &answer.echo;
+        let share = &mut self.shares[unit.share as usize];
+        share.attempts[unit.attempt as usize - 1].ended = true;
+        let Some((who, before)) = &share.answer else {
+            share.answer = Some((answer.owner, answer.roots.clone()));
+            return Verdict::First { partitions: share.partitions };
+        };
+        if *before == answer.roots {
+            return Verdict::Same;
+        }
+        Verdict::Differs(RootEvidence {
+            fence: self.fence,
+            partitions: share.partitions,
+            answers: [(*who, before.clone()), (answer.owner, answer.roots.clone())],
+        })
+    }
+
+    /// Nothing will come of an attempt. Whether its share now has nobody working on it.
+    pub(super) fn end_attempt(&mut self, unit: &UnitId) -> bool {
+        let share = &mut self.shares[unit.share as usize];
+        share.attempts[unit.attempt as usize - 1].ended = true;
+        share.is_awaited() && share.attempts.iter().all(|attempt| attempt.ended)
+    }
+
+    /// Shares whose latest attempt has had its time, and whose it was.
+    pub(super) fn overdue(&self, now: Micros) -> Vec<(u32, NodeId)> {
+        let shares = (0..).zip(&self.shares).filter(|(_, share)| share.is_awaited());
+        let latest = shares.filter_map(|(at, share)| Some((at, share.attempts.last()?)));
+        latest
+            .filter(|(_, attempt)| attempt.until <= now)
+            .map(|(at, attempt)| (at, attempt.to))
+            .collect()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Micros> {
+        let awaited = self.shares.iter().filter(|share| share.is_awaited());
+        awaited.filter_map(|share| share.attempts.last()).map(|attempt| attempt.until).min()
+    }
+
+    /// Whether no share is awaited any more.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.shares.iter().any(OpenShare::is_awaited)
+    }
+
+    /// Whether somebody may still answer.
+    pub(super) fn expects_answers(&self) -> bool {
+        self.shares.iter().flat_map(|share| &share.attempts).any(|attempt| !attempt.ended)
+    }
+}
+
+impl OpenShare {
+    fn is_awaited(&self) -> bool {
+        self.answer.is_none() && !self.given_up
+    }
+}
