@@ -5,7 +5,9 @@ use crate::{
     datadir, engine_api, init, output, ports, signals,
 };
 use anyhow::Context;
-use blockraft_node::{Distribution, Member, Node, NodeConfig, is_read_only};
+use blockraft_node::{
+    Distribution, Member, Node, NodeConfig, NodeError, is_read_only, maintenance,
+};
 use blockraft_primitives::{NodeId, limits};
 use blockraft_storage::StoreOptions;
 use std::{fs, path::Path, process::ExitCode};
@@ -25,8 +27,24 @@ pub(crate) fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(serve(config, exit_with_parent))
 }
 
-/// Runs a node until a signal asks it to stop or it fails.
+/// Runs a node until a signal asks it to stop or it fails. One whose state is not the chain's is healed and
+/// started again, once.
 pub(crate) async fn serve(config: NodeConfig, exit_with_parent: bool) -> anyhow::Result<ExitCode> {
+    let ended = start_and_serve(config.clone(), exit_with_parent).await;
+    let Err(error) = ended else { return ended };
+    if !error.downcast_ref::<NodeError>().is_some_and(NodeError::is_wrong_state) {
+        return Err(error);
+    }
+    tracing::error!(%error, "the state is looked through and healed before this node serves again");
+    let repaired = tokio::select! {
+        stop = signals::stop_requested(exit_with_parent) => { stop?; return Ok(ExitCode::SUCCESS); }
+        repaired = maintenance::heal(&config) => repaired.context("the state cannot be healed")?,
+    };
+    tracing::warn!(shards = ?repaired.shards, "the state on disk is the chain's: the node starts again");
+    start_and_serve(config, exit_with_parent).await
+}
+
+async fn start_and_serve(config: NodeConfig, exit_with_parent: bool) -> anyhow::Result<ExitCode> {
     let node = Node::start(config).await?;
     serve_started(node, exit_with_parent).await
 }

@@ -45,6 +45,7 @@ pub(crate) use build::{BuildOrder, EXTRA_DATA_PREFIX, Proposal};
 pub(crate) use share::Parent;
 pub(crate) use unapplied::Unapplied;
 
+use divergence::Cause;
 pub(crate) use head_trie::values_at;
 use head_trie::{AppliedBlock, HeadTrie, TriePlace};
 use shared_root::roots_in_entry;
@@ -74,6 +75,8 @@ pub(crate) struct Chain {
     distributor: OnceLock<Arc<Distributor>>,
     root_sharing: OnceLock<Arc<RootSharing>>,
     trie: TriePlace,
+    /// What this node found to be wrong with its own state.
+    diverged: watch::Sender<Option<String>>,
     past: PastTries,
     trie_options: TrieOptions,
 }
@@ -115,6 +118,7 @@ impl Chain {
             root_sharing: OnceLock::new(),
             options,
             trie: TriePlace::new(trie),
+            diverged: watch::Sender::new(None),
             past: PastTries::default(),
             trie_options,
         })
@@ -143,7 +147,7 @@ impl Chain {
         };
         stopwatch.record_stage("apply");
         self.record_pool();
-        outcome
+        outcome.inspect_err(|error| self.look_into(error, Some(Cause { index, bytes })))
     }
 
     fn apply_admit(
@@ -298,6 +302,16 @@ impl Chain {
         address: Address,
         slots: &[U256],
     ) -> Result<AccountProof, NodeError> {
+        let proof = self.prove_at(number, address, slots);
+        proof.inspect_err(|error| self.look_into(error, None))
+    }
+
+    fn prove_at(
+        &self,
+        number: u64,
+        address: Address,
+        slots: &[U256],
+    ) -> Result<AccountProof, NodeError> {
         let mut at_head = self.trie.lock();
         let head = self.store.head().number;
         // A block that was built ahead is dropped from the trie; should it be committed, it is
@@ -393,6 +407,7 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
 }
 
 mod build;
+mod divergence;
 mod head_trie;
 mod lag;
 mod payload;

@@ -65,6 +65,9 @@ pub enum NodeError {
     /// An earlier failure left the trie half way.
     #[error("the state trie is not usable after an earlier failure: this node must start again")]
     TrieLost,
+    /// What a running node found out about itself.
+    #[error("{0}")]
+    Diverged(String),
     /// The head is not what a block was to be built on.
     #[error("the head is {got}, the block was to be built on {expected}")]
     HeadMoved {
@@ -133,4 +136,14 @@ pub enum NodeError {
     /// The cluster did not come up.
     #[error("no leader was elected within {0} s")]
     NoLeader(u64),
+}
+
+impl NodeError {
+    /// Whether this node's state is not the chain's: [`crate::maintenance::heal`] may help.
+    pub const fn is_wrong_state(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongRoot { .. } | Self::WrongSubtrie { .. } | Self::TrieLost | Self::Diverged(_)
+        )
+    }
 }

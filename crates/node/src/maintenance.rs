@@ -5,12 +5,14 @@
 //! blocks of the log ([`locate`], [`repair`]), and compared record by record: that names the place.
 
 mod fetch;
+mod heal;
 mod rebuild;
 mod scrub;
 
 pub use blockraft_storage::{Damage, EnvironmentSize, Maintenance, StoreOptions, TableSizes};
 pub(crate) use fetch::{FETCH_KIND, answer as answer_fetch};
 pub use fetch::{SnapshotPeer, fetch_snapshot};
+pub use heal::heal;
 pub use rebuild::{Repaired, Source, locate, repair};
 pub use scrub::{Progress, ScrubReport, scrub};
 

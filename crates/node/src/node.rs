@@ -213,7 +213,12 @@ impl Node {
         let Some(persister) = &mut self.persister_failed else {
             return NodeError::RaftFailed(self.raft.failed().await);
         };
+        let mut divergence = self.chain.divergence();
         tokio::select! {
+            biased;
+            Ok(found) = divergence.wait_for(Option::is_some) => {
+                NodeError::Diverged(found.clone().unwrap_or_default())
+            }
             error = self.raft.failed() => NodeError::RaftFailed(error),
             error = persister => error.unwrap_or(NodeError::TaskEnded("persister thread")),
             Ok(error) = &mut self.scrub_failed => error,

@@ -70,6 +70,8 @@ pub const UNIT_QUEUE_LEN_MAX: usize = 16;
 pub const CLOSED_GATHER_COUNT_MAX: usize = 4;
 /// Changed keys that subtries of other owners may be behind by before they are brought up to date.
 pub const TRIE_LAG_KEY_COUNT_MAX: usize = 50_000;
+/// Files of evidence that a node keeps of its own state having been wrong.
+pub const EVIDENCE_FILE_COUNT_MAX: usize = 16;
 /// Disagreements between executors that are kept.
 pub const UNIT_EVIDENCE_COUNT_MAX: usize = 8;
 /// Kinds of transactions (callee and selector) whose costs and writes are remembered.

@@ -88,6 +88,10 @@ impl DataDir {
         self.root.join("trie.checkpoint")
     }
 
+    pub(crate) fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
+    }
+
     /// Where `init` builds.
     pub(crate) fn init(&self) -> Self {
         Self { root: self.root.join(INIT) }

@@ -29,6 +29,7 @@ mod database;
 mod datadir;
 mod env;
 mod error;
+mod evidence;
 mod log_index;
 mod maintenance;
 mod overlay;

@@ -299,6 +299,10 @@ impl Store {
         blocks.flat_map(|b| &b.diff.accounts).map(|a| hash_address(&a.address)).collect()
     }
 
+    pub(crate) fn dir(&self) -> &DataDir {
+        &self.inner.dir
+    }
+
     /// Keeps what a stopping node leaves of its state trie, in the place of an earlier one.
     pub fn write_trie_checkpoint(&self, bytes: &[u8]) -> Result<(), StorageError> {
         write_file(&self.inner.dir.trie_checkpoint(), bytes)

@@ -60,6 +60,37 @@ async fn a_leader_whose_state_is_damaged_says_where_and_steps_down() {
     receipt(&other, hash).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_starts_on_a_damaged_state_is_healed_before_it_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut net = Devnet::start(dir.path(), &[]);
+    let victim = net.keys.last().unwrap().address();
+    let id = net.nodes.iter().map(|node| node.id).find(|id| *id != net.leader).unwrap();
+    let leader = net.node(net.leader).client();
+    let (hash, raw) = transfer(&net.keys[0], 0, Address::repeat_byte(7));
+    call(&leader, "eth_sendRawTransaction", vec![raw.into()]).await.unwrap();
+    receipt(&leader, hash).await;
+
+    net.node(id).kill();
+    let datadir = net.node(id).datadir.clone();
+    flip(&datadir, victim);
+    net.node(id).restart();
+    let healed = net.node(id).client();
+    let balance = || vec![victim.to_string().into(), "latest".into()];
+    let expected = call(&leader, "eth_getBalance", balance()).await.unwrap();
+    eventually("it serves the chain's state", Duration::from_secs(60), async || {
+        let balance = call(&healed, "eth_getBalance", balance()).await.ok()?;
+        assert_eq!(balance, expected, "nothing wrong is ever served");
+        call(&healed, "eth_getTransactionReceipt", vec![hash.to_string().into()])
+            .await
+            .ok()
+            .filter(|receipt| !receipt.is_null())
+    })
+    .await;
+    let log = fs::read_to_string(datadir.join("node.log")).unwrap();
+    assert!(log.contains("the state is looked through and healed"), "{log}");
+}
+
 /// Status and body of `GET /readyz`.
 async fn readiness(url: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -80,6 +80,10 @@ pub(super) fn workers(threads: Option<usize>) -> Result<ThreadPool, NodeError> {
 impl Chain {
     /// Builds, executes and seals a block out of what the pool offers.
     pub(crate) fn build(&self, order: &BuildOrder) -> Result<Proposal, NodeError> {
+        self.try_to_build(order).inspect_err(|error| self.look_into(error, None))
+    }
+
+    fn try_to_build(&self, order: &BuildOrder) -> Result<Proposal, NodeError> {
         let head = self.store.head();
         let unapplied = above_head(&order.unapplied, &head, order.parent)?;
         let parent = unapplied.last().map_or(&head, |block| &block.header);

@@ -171,7 +171,9 @@ impl Chain {
             UnitRefusal::Failed
         };
         let diff = decode_diff(&unit.changes).map_err(|e| failed(&e))?;
-        let written = self.write_tentatively(unit.id.fence.parent, diff, &unit.partitions);
+        let written = self
+            .write_tentatively(unit.id.fence.parent, diff, &unit.partitions)
+            .inspect_err(|error| self.look_into(error, None));
         match written.map_err(|e| failed(&e))? {
             Some(roots) => Ok(alloy_rlp::encode(roots).into()),
             None => Err(UnitRefusal::Parent { got: self.store.head().hash() }),

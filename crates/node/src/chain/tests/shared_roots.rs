@@ -230,6 +230,12 @@ fn a_member_whose_own_subtrie_differs_stops_before_the_block_is_visible() {
         "{error}"
     );
     assert_eq!(victim.store.head(), before);
+    // It ends over it, and has kept what it fell out over.
+    assert_eq!(*victim.divergence().borrow(), Some(error.to_string()));
+    let path = dir.path().join(format!("member0/evidence/entry-{}.txt", cluster.entries));
+    let evidence = std::fs::read_to_string(path).unwrap();
+    assert!(evidence.starts_with(&error.to_string()), "{evidence}");
+    assert!(evidence.contains(&alloy_primitives::hex::encode(entry.encode_entry())));
 }
 
 #[test]
