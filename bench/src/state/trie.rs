@@ -195,7 +195,7 @@ fn two_cores(
 /// What a member of three spends on blocks of which each hashes a third at once and the rest later, together,
 /// against hashing all of every block (decision 0018).
 fn share_out(trie: &mut StateTrie, diffs: &[StateDiff], report: &mut Report) {
-    let own: PartitionSet = (0..=u8::MAX).filter(|partition| partition % 3 == 0).collect();
+    let own: PartitionSet = (0..=u8::MAX).filter(|partition| partition.is_multiple_of(3)).collect();
     let (mut whole, mut shared, mut first) = (f64::MAX, f64::MAX, f64::MAX);
     for (turn, blocks) in diffs.chunks_exact(LAG_BLOCKS).enumerate() {
         let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;

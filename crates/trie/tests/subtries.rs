@@ -152,7 +152,7 @@ fn subtries_that_take_their_changes_later_and_together_come_to_the_same() {
     let mix = Mix { accounts: 2_000, ..Mix::default() };
     let mut state = MemoryState::default();
     let mut trie = StateTrie::new();
-    let own: PartitionSet = (0..=255).filter(|p: &u8| p % 3 == 0).collect();
+    let own: PartitionSet = (0..=255).filter(|p: &u8| p.is_multiple_of(3)).collect();
     for round in 0..4 {
         let mut missed = Vec::new();
         let mut whole = trie.clone();

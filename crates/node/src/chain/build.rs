@@ -22,8 +22,7 @@ use blockraft_execution::{
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, PartitionSet, Receipt,
-    StateReader,
-    Transaction, limits::BLOCK_TX_COUNT_MAX, without_sidecar,
+    StateReader, Transaction, limits::BLOCK_TX_COUNT_MAX, without_sidecar,
 };
 use blockraft_protocol::{BlockWork, CutBlock, InFlight, WorkSource};
 use rayon::ThreadPool;

@@ -330,7 +330,8 @@ proptest! {
                 }
                 // The timer is kept to.
                 Act::Pass { us } => {
-                    now = shell.wake.map_or(now.after(us), |wake| now.after(us).min(wake));
+                    let then = now.after(us);
+                    now = shell.wake.map_or(then, |wake| then.min(wake));
                     None
                 }
             };
