@@ -4,7 +4,7 @@ use crate::{
     accounts,
     banner::{self, Banner, RunningNode},
     cli::{DEFAULT_CLUSTER_NAME, DevArgs},
-    engine_api, init,
+    engine_api, init, memory,
     node::{runtime, serve_started, start_logging},
     output::{self, OutputFormat},
     ports,
@@ -16,6 +16,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCode> {
     start_logging(false);
+    memory::use_small_pages();
     let rpc_addr = ports::loopback(args.port, 0)?;
     ports::check_free(rpc_addr, "--port")?;
     let raft_addr = ports::any_free()?;

@@ -16,6 +16,7 @@ mod export;
 mod fixtures;
 mod import;
 mod init;
+mod memory;
 mod node;
 mod output;
 mod ports;

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{DEFAULT_CLUSTER_NAME, History, MemberArg, NodeArgs},
-    datadir, engine_api, init, output, ports, signals,
+    datadir, engine_api, init, memory, output, ports, signals,
 };
 use anyhow::Context;
 use blockraft_node::{
@@ -22,6 +22,7 @@ pub(crate) fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         None => args,
     };
     start_logging(args.log_json.unwrap_or(false));
+    memory::use_small_pages();
     let exit_with_parent = args.exit_with_parent;
     let config = node_config(args)?;
     runtime()?.block_on(serve(config, exit_with_parent))
