@@ -200,6 +200,9 @@ impl<'a> Bench<'a> {
         let dir = self.dir.join(format!("run{}", self.run));
         std::fs::create_dir(&dir)?;
         let groups = self.node_groups(setup.nodes)?;
+        // A node makes as many threads as it has cores when it starts: here, those that its share is of.
+        let cores = setup.quota.div_ceil(100).max(1);
+        groups.iter().try_for_each(|group| group.limit(Some(100 * cores)))?;
         let settings = self.settings();
         let mut cluster = Cluster::start(&ClusterPlan {
             binary: &self.binary,
@@ -280,10 +283,11 @@ impl<'a> Bench<'a> {
         }
         agreement::ensure_same_chain(&endpoints, head).await?;
         let mut log_bytes = 0;
-        let mut wire_bytes = 0;
+        let (mut wire_bytes, mut shared) = (0, 0);
         for (place, endpoint) in endpoints.iter().enumerate() {
             let metrics = metrics::read(endpoint).await?;
             wire_bytes += metrics.sum("blockraft_network_sent_bytes_total");
+            shared += metrics.sum("blockraft_execution_seeds_kept_total");
             if place as u64 + 1 == leader {
                 log_bytes = metrics.sum("blockraft_raft_wal_bytes_total");
             }
@@ -301,6 +305,7 @@ impl<'a> Bench<'a> {
             loader_throttled,
             log_bytes,
             wire_bytes,
+            shared,
             raw_bytes: raw.sum(),
             transactions: workload.lines().count() as u64,
             blocks: head,

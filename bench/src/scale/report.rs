@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) log_bytes: u64,
     /// Sent by all nodes to one another, with the setup.
     pub(crate) wire_bytes: u64,
+    /// Outcomes of members that their leader did not compute again.
+    pub(crate) shared: u64,
     /// Raw transactions, with the setup.
     pub(crate) raw_bytes: u64,
     /// With the setup.
@@ -53,6 +55,10 @@ impl Run {
         self.wire_bytes as f64 / self.transactions.max(1) as f64
     }
 
+    fn shared_percent(&self) -> f64 {
+        100.0 * self.shared as f64 / self.transactions.max(1) as f64
+    }
+
     fn is_throttled(&self) -> bool {
         self.throttled.iter().all(|periods| *periods > 0)
     }
@@ -64,7 +70,7 @@ impl fmt::Display for Run {
         write!(
             f,
             "{} on {} at {} %: {:.0}/s, CPU us/tx {} (leader {}: {:.0} %, loader {:.0}), throttled {:?} \
-             (loader {}), {} blocks",
+             (loader {}), {} blocks, {:.0} % run by units",
             self.workload,
             self.nodes,
             self.quota,
@@ -76,6 +82,7 @@ impl fmt::Display for Run {
             self.throttled,
             self.loader_throttled,
             self.blocks,
+            self.shared_percent(),
         )
     }
 }
@@ -136,6 +143,8 @@ struct Row {
     leader_percent: Spread,
     log_ratio: Spread,
     wire_bytes_per_tx: Spread,
+    /// Transactions whose outcome came from a unit of work.
+    shared_percent: Spread,
     /// The quota was what held every node back, in every run.
     throttled: bool,
     loader_throttled: bool,
@@ -178,6 +187,7 @@ impl Scale {
                 leader_percent: spread(Run::leader_percent),
                 log_ratio: spread(Run::log_ratio),
                 wire_bytes_per_tx: spread(Run::wire_bytes_per_tx),
+                shared_percent: spread(Run::shared_percent),
                 throttled: of_setup.iter().all(|run| run.is_throttled()),
                 loader_throttled: of_setup.iter().any(|run| run.loader_throttled > 0),
                 workload,
@@ -196,7 +206,7 @@ impl fmt::Display for Scale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<10}{:>6}{:>8}{:>24}{:>8}{:>22}{:>9}{:>9}{:>9}  throttled",
+            "{:<10}{:>6}{:>8}{:>24}{:>8}{:>22}{:>9}{:>9}{:>9}{:>8}  throttled",
             "workload",
             "nodes",
             "quota",
@@ -205,7 +215,8 @@ impl fmt::Display for Scale {
             "CPU us/tx, all nodes",
             "leader",
             "log/raw",
-            "wire B"
+            "wire B",
+            "units"
         )?;
         for row in &self.rows {
             let spread = |s: &Spread| format!("{:.0} ({:.0}-{:.0})", s.median, s.min, s.max);
@@ -220,7 +231,7 @@ impl fmt::Display for Scale {
             };
             writeln!(
                 f,
-                "{:<10}{:>6}{:>7}%{:>24}{:>7.2}x{:>22}{:>8.0}%{:>9.2}{:>9.0}  {held}",
+                "{:<10}{:>6}{:>7}%{:>24}{:>7.2}x{:>22}{:>8.0}%{:>9.2}{:>9.0}{:>7.0}%  {held}",
                 row.workload,
                 row.nodes,
                 row.quota,
@@ -230,6 +241,7 @@ impl fmt::Display for Scale {
                 row.leader_percent.median,
                 row.log_ratio.median,
                 row.wire_bytes_per_tx.median,
+                row.shared_percent.median,
             )?;
         }
         let drift = self.calibration.drift_percent();
@@ -261,6 +273,7 @@ mod tests {
             loader_throttled: 0,
             log_bytes: 150,
             wire_bytes: 300,
+            shared: 1,
             raw_bytes: 100,
             transactions: 1,
             blocks: 3,
