@@ -3,7 +3,7 @@
 use crate::output::OutputFormat;
 use alloy_primitives::{Address, utils::parse_ether};
 use anyhow::Context;
-use blockraft_node::{Distribution, SubmissionRules, maintenance::SnapshotPeer};
+use blockraft_node::{Distribution, RecoverAt, SubmissionRules, maintenance::SnapshotPeer};
 use blockraft_primitives::NodeId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -340,6 +340,9 @@ pub(crate) struct NodeArgs {
     /// Whether other members hash parts of the state after the blocks that this one builds.
     #[arg(long, env = "BLOCKRAFT_ROOT_SHARING")]
     pub(crate) root_sharing: Option<DistributionArg>,
+    /// Which member recovers the senders of transactions that come to this one.
+    #[arg(long, env = "BLOCKRAFT_RECOVER_AT")]
+    pub(crate) recover_at: Option<RecoverAtArg>,
     /// Stop when standard input ends: set by a parent process that must not leave children behind.
     #[arg(long, hide = true)]
     #[serde(default)]
@@ -523,6 +526,29 @@ impl From<DistributionArg> for Distribution {
     }
 }
 
+/// Who recovers senders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RecoverAtArg {
+    /// The one that they came to, and for a leader the others, as far as they keep up.
+    #[default]
+    Auto,
+    /// The one that they came to.
+    Gateway,
+    /// The leader.
+    Leader,
+}
+
+impl From<RecoverAtArg> for RecoverAt {
+    fn from(arg: RecoverAtArg) -> Self {
+        match arg {
+            RecoverAtArg::Auto => Self::Auto,
+            RecoverAtArg::Gateway => Self::Gateway,
+            RecoverAtArg::Leader => Self::Leader,
+        }
+    }
+}
+
 /// `blockraft status`
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -577,6 +603,7 @@ impl NodeArgs {
             threads: self.threads.or(file.threads),
             distribution: self.distribution.or(file.distribution),
             root_sharing: self.root_sharing.or(file.root_sharing),
+            recover_at: self.recover_at.or(file.recover_at),
             exit_with_parent: self.exit_with_parent || file.exit_with_parent,
             log_json: self.log_json.or(file.log_json),
         }

@@ -10,7 +10,7 @@ use crate::{
     ports,
 };
 use anyhow::Context;
-use blockraft_node::{Distribution, Member, Node, NodeConfig};
+use blockraft_node::{Distribution, Member, Node, NodeConfig, RecoverAt};
 use blockraft_primitives::limits;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +57,7 @@ pub(crate) fn run(args: DevArgs, format: OutputFormat) -> anyhow::Result<ExitCod
         threads: None,
         distribution: Distribution::Off,
         root_sharing: Distribution::Off,
+        recover_at: RecoverAt::Gateway,
     };
     runtime()?.block_on(async move {
         let node = Node::start(config).await?;

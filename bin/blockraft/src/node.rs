@@ -148,6 +148,7 @@ fn node_config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
         threads: args.threads.map(usize::from),
         distribution: args.distribution.unwrap_or_default().into(),
         root_sharing: args.root_sharing.map_or(Distribution::Off, Distribution::from),
+        recover_at: args.recover_at.unwrap_or_default().into(),
         datadir,
     })
 }

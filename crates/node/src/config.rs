@@ -3,7 +3,7 @@
 use crate::Member;
 use alloy_primitives::Address;
 use blockraft_primitives::NodeId;
-use blockraft_protocol::{Distribution, SubmissionRules};
+use blockraft_protocol::{Distribution, RecoverAt, SubmissionRules};
 use blockraft_rpc::JwtSecret;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub distribution: Distribution,
     /// Whether other members hash parts of the state after this one's blocks (decision 0018).
     pub root_sharing: Distribution,
+    /// Which member recovers the senders of what comes in here.
+    pub recover_at: RecoverAt,
     /// What this node asks of transactions beyond the chain's rules.
     pub submission: SubmissionRules,
     /// Browser origins that may call (CORS).

@@ -1,5 +1,6 @@
 //! What nodes say to one another beside Raft: batches of transactions on their way to the leader, log
-//! entries that a consensus client's word came to, and units of work, on a connection of their own.
+//! entries that a consensus client's word came to, signatures whose senders are wanted, and units of work, on a
+//! connection of their own.
 
 use crate::{
     chain::Chain,
@@ -7,9 +8,14 @@ use crate::{
     executor::ExecutorHandle,
     maintenance::{FETCH_KIND, answer_fetch},
     producer::{ProducerHandle, Verdicts},
+    recovery::recover_all,
 };
-use blockraft_primitives::{AdmitBatch, NodeId, limits::LEADER_WAIT_MS};
-use blockraft_protocol::{NodeStatus, Refusal, Request, Response};
+use alloy_primitives::Address;
+use blockraft_primitives::{
+    AdmitBatch, NodeId,
+    limits::{LEADER_WAIT_MS, RECOVERY_WAIT_MS},
+};
+use blockraft_protocol::{NodeStatus, Refusal, Request, Response, SignedHash};
 use blockraft_raft::{Handler, Plane, RaftNode, RaftStatus, Refused, Transport, TransportError};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -38,6 +44,30 @@ impl Peers {
             transport.request(leader, Plane::Data, KIND_MESSAGE, request.into(), deadline).await
         };
         ask.map(|answer| verdicts_of(answer.as_deref())).boxed()
+    }
+
+    /// Has a member recover senders; `None` when it does not, or not in time.
+    pub(crate) async fn recover(
+        &self,
+        peer: NodeId,
+        signed: Vec<SignedHash>,
+    ) -> Option<Vec<Option<Address>>> {
+        let count = signed.len();
+        let request = Request::Recover(signed).encode();
+        let deadline = Duration::from_millis(RECOVERY_WAIT_MS);
+        let answer =
+            self.transport.request(peer, Plane::Data, KIND_MESSAGE, request.into(), deadline);
+        match answer.await.map(|bytes| Response::decode(&bytes)) {
+            Ok(Ok(Response::Recovered(senders))) if senders.len() == count => Some(senders),
+            Ok(Ok(_) | Err(_)) => {
+                tracing::warn!(peer, "the answer to signatures is none");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no senders from another member");
+                None
+            }
+        }
     }
 
     /// Has the leader propose an entry: whether it fitted the chain, once it is applied there.
@@ -140,6 +170,14 @@ impl Handler for DataPlane {
             Request::Hash(unit) => {
                 let executor = self.executor.clone();
                 async move { Ok(executor.hash(unit).await.encode().into()) }.boxed()
+            }
+            Request::Recover(signed) => {
+                let recovering = tokio::task::spawn_blocking(move || recover_all(&signed));
+                async move {
+                    let senders = recovering.await.map_err(|error| Refused(error.to_string()))?;
+                    Ok(Response::Recovered(senders).encode().into())
+                }
+                .boxed()
             }
             Request::Status => {
                 let status = Response::Status(self.status()).encode();

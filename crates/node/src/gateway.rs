@@ -1,5 +1,5 @@
-//! The task that takes raw transactions from clients: decodes them and recovers their senders in
-//! batches on all cores, gets them into the replicated pool wherever the leader is, and answers.
+//! The task that takes raw transactions from clients: has them decoded and their senders recovered in
+//! batches (`recovery.rs`), gets them into the replicated pool wherever the leader is, and answers.
 //!
 //! Batches reach the leader in the order in which their transactions arrived, so that the nonces of
 //! one client stay in order; verdicts are awaited side by side. A batch whose leader was lost is sent
@@ -7,16 +7,15 @@
 
 use crate::{
     chain::Chain,
-    clock::Stopwatch,
     data_plane::{Peers, PendingVerdicts},
     producer::ProducerHandle,
+    recovery::{Recovery, Results},
 };
-use alloy_primitives::Bytes;
 use blockraft_primitives::{
     AdmitBatch, NodeId, Transaction,
     limits::{ADMIT_BYTES_MAX, ADMIT_TX_COUNT_MAX, LEADER_WAIT_MS},
 };
-use blockraft_protocol::{AdmissionRules, PoolError, Refusal, SubmissionRules, decode};
+use blockraft_protocol::{PoolError, Refusal, SubmissionRules};
 use blockraft_raft::RaftStatus;
 use blockraft_rpc::{Submission, SubmitError, Verdict};
 use futures::{
@@ -24,7 +23,6 @@ use futures::{
     stream::{FuturesOrdered, StreamExt},
 };
 use parking_lot::Mutex;
-use rayon::prelude::*;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -34,8 +32,6 @@ use tokio_util::task::TaskTracker;
 
 /// Batches that are being decoded or wait for their turn to be sent.
 const DECODING_COUNT_MAX: usize = 8;
-/// Transactions from which on a batch is spread over all cores.
-const PARALLEL_DECODE_COUNT_MIN: usize = 32;
 /// Pause before a batch is offered again after a leader was lost.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -49,6 +45,7 @@ pub(crate) struct Gateway {
     pub(crate) peers: Peers,
     pub(crate) tracker: TaskTracker,
     pub(crate) submission: SubmissionRules,
+    pub(crate) recovery: Arc<Recovery>,
 }
 
 /// Where the verdicts of one submission come together; answered when the last one is there.
@@ -115,8 +112,11 @@ impl Gateway {
                     let mut rules = chain.rules();
                     rules.submission = self.submission;
                     let received = chain.timelines.now();
-                    decoding.push_back(self.tracker.spawn_blocking(move || {
-                        let decoded = decode_batch(batch, &rules);
+                    let recovery = self.recovery.clone();
+                    decoding.push_back(self.tracker.spawn(async move {
+                        let raw = batch.iter().flat_map(|s| s.raw.iter().cloned()).collect();
+                        let results = recovery.decode(raw, rules).await;
+                        let decoded = sort_out(batch, results);
                         chain.timelines.received(&decoded.transactions, received);
                         decoded
                     }));
@@ -248,17 +248,8 @@ fn gather(first: Submission, more: &mut mpsc::Receiver<Submission>) -> Vec<Submi
     batch
 }
 
-/// Decodes and recovers on all cores; answers what is refused already.
-fn decode_batch(batch: Vec<Submission>, rules: &AdmissionRules) -> Decoded {
-    let stopwatch = Stopwatch::start();
-    let raw: Vec<&Bytes> = batch.iter().flat_map(|submission| &submission.raw).collect();
-    // A small batch is not worth waking the other cores: several of them are decoded side by side.
-    let results: Vec<_> = if raw.len() < PARALLEL_DECODE_COUNT_MIN {
-        raw.iter().map(|raw| decode(raw, rules)).collect()
-    } else {
-        raw.par_iter().map(|raw| decode(raw, rules)).collect()
-    };
-    stopwatch.record_stage("recover");
+/// Answers what is refused already.
+fn sort_out(batch: Vec<Submission>, results: Results) -> Decoded {
     let replies = batch.into_iter().flat_map(|s| Reply::all(s.raw.len(), s.reply));
     let mut decoded = Decoded::default();
     for (reply, result) in replies.zip(results) {

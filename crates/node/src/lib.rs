@@ -30,6 +30,7 @@ mod past_trie;
 mod persister;
 mod producer;
 mod reading;
+mod recovery;
 mod root_sharing;
 mod scrub;
 mod status;
@@ -37,7 +38,7 @@ mod telemetry;
 mod timeline;
 mod trie_start;
 
-pub use blockraft_protocol::{Distribution, SubmissionRules};
+pub use blockraft_protocol::{Distribution, RecoverAt, SubmissionRules};
 pub use blockraft_raft::Member;
 pub use blockraft_rpc::{JwtSecret, JwtSecretError};
 pub use config::{EngineApiConfig, NodeConfig, RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS};

@@ -14,6 +14,7 @@ use crate::{
     persister::Persistence,
     producer::{Producer, ProducerHandle},
     reading,
+    recovery::Recovery,
     root_sharing::RootSharing,
     scrub::{Pace, Scrub},
     status, telemetry,
@@ -130,14 +131,19 @@ impl Node {
 
         let (submissions, submitted) = mpsc::channel(SUBMISSION_QUEUE_LEN_MAX);
         let peers = Peers { transport };
+        let tracker = spawner.tasks.clone();
+        let recover_at = config.recover_at;
+        let recovery =
+            Recovery::new(node_id, raft.status(), peers.clone(), tracker.clone(), recover_at);
         let gateway = Gateway {
             chain: chain.clone(),
             node_id,
             raft: raft.status(),
             producer,
             peers: peers.clone(),
-            tracker: spawner.tasks.clone(),
+            tracker,
             submission: config.submission,
+            recovery: Arc::new(recovery),
         };
         if read_only {
             tracing::info!("the chain is not a cluster's: it is served for reading alone");

@@ -79,6 +79,13 @@ pub const PREDICTED_KIND_COUNT_MAX: usize = 4_096;
 
 // Gateway.
 
+/// Batches whose senders one other member recovers at a time for a gateway.
+pub const RECOVERY_IN_FLIGHT_MAX: usize = 2;
+/// How long a gateway waits for recovered senders before it recovers them itself, milliseconds.
+pub const RECOVERY_WAIT_MS: u64 = 500;
+/// How long a member that did not recover a batch in time is given none, microseconds.
+pub const RECOVERY_PAUSE_US: u64 = 1_000_000;
+
 /// Transactions that wait at one node for a verdict.
 pub const SUBMISSION_QUEUE_LEN_MAX: usize = 32_768;
 /// How long a write waits for a leader before it fails, milliseconds.

@@ -23,7 +23,7 @@ use alloy_eips::{
     eip7825::MAX_TX_GAS_LIMIT_OSAKA,
 };
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{B256, U256, keccak256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use blockraft_primitives::{ChainSpec, ClusterOptions, Transaction, limits};
 use std::sync::Arc;
 
@@ -131,12 +131,26 @@ pub fn recover(tx: TxEnvelope, rules: &AdmissionRules) -> Result<Transaction, Po
     let sender =
         if rules.forks.homestead { tx.recover_signer() } else { tx.recover_signer_unchecked() };
     let sender = sender.map_err(|_| PoolError::Signature)?;
+    with_sender(tx, sender, rules)
+}
+
+/// What [`recover`] does besides recovering: for a sender that somebody else has recovered.
+pub fn with_sender(
+    tx: TxEnvelope,
+    sender: Address,
+    rules: &AdmissionRules,
+) -> Result<Transaction, PoolError> {
     if let TxEnvelope::Eip4844(signed) = &tx {
         blobs::check(signed.tx(), rules.forks.osaka)?;
     }
     // Computed here once, on the caller's thread, and kept in the envelope.
     tx.tx_hash();
     Ok(Arc::new(Recovered::new_unchecked(tx, sender)))
+}
+
+/// Whether a high s is no signature.
+pub(crate) const fn is_strict(rules: &AdmissionRules) -> bool {
+    rules.forks.homestead
 }
 
 /// The hash of a raw transaction. That of a blob transaction does not cover its blobs; bytes that are no

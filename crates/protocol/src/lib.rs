@@ -6,6 +6,7 @@
 //! events and carries out its commands. Where a consensus client drives the chain, [`Payloads`] holds what
 //! it has named and [`plan_head`] says how to get where it wants. A [`Dispatcher`] shares a leader's blocks
 //! out to other members, and a [`RootSharer`] their hashing; the others' [`Gate`]s let fitting units in.
+//! [`Recoverers`] say who recovers a gateway's senders.
 //!
 //! **Invariants**: the same entries give the same pool on every node; the same events give the same
 //! commands; nothing iterates a hash map into output; every queue has a limit from
@@ -22,6 +23,7 @@ mod partition;
 mod payloads;
 mod plan;
 mod pool;
+mod recovery;
 mod roots;
 #[cfg(test)]
 mod testing;
@@ -30,6 +32,7 @@ mod units;
 pub use blob_error::BlobError;
 pub use checks::{
     AdmissionRules, SubmissionRules, Unpayable, decode, hash_of, parse, recover, unpayable,
+    with_sender,
 };
 pub use dispatch::{
     BlockWork, CutBlock, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence,
@@ -46,6 +49,7 @@ pub use plan::{
     WriteLocation, anchor,
 };
 pub use pool::{Admitted, InFlight, IncludeError, Included, Pool, SenderContent, Sifted};
+pub use recovery::{RecoverAt, Recoverers, SignedHash};
 pub use roots::{RootCommand, RootEvent, RootEvidence, RootSharer, RootWork};
 pub use units::{
     Admittance, Fence, Gate, GivenWork, PooledWork, RootAnswer, RootUnit, Standing, Unit,

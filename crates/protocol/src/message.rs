@@ -5,11 +5,12 @@
 //! RLP; all else is postcard. Framing, deadlines and the identity of the peer are the transport's.
 
 use crate::{
-    GivenWork, PoolError, PooledWork, Refusal, RootAnswer, RootUnit, Unit, UnitAnswer, UnitId,
-    UnitRefused, UnitWork,
+    GivenWork, PoolError, PooledWork, Refusal, RootAnswer, RootUnit, SignedHash, Unit, UnitAnswer,
+    UnitId, UnitRefused, UnitWork,
+    recovery::{decode_senders, encode_senders},
 };
 use alloy_consensus::Header;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes};
 use alloy_rlp::Decodable;
 use blockraft_primitives::{AdmitBatch, EntryError, LogEntry, NodeId, PartitionSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -32,6 +33,8 @@ const KIND_NOT_EXECUTED: u8 = 20;
 const KIND_EXECUTE_GIVEN: u8 = 21;
 const KIND_HASH: u8 = 22;
 const KIND_HASHED: u8 = 23;
+const KIND_RECOVER: u8 = 32;
+const KIND_RECOVERED: u8 = 33;
 
 /// What one node asks of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,8 @@ pub enum Request {
     Execute(Unit),
     /// Hash subtries.
     Hash(RootUnit),
+    /// Recover who signed these.
+    Recover(Vec<SignedHash>),
 }
 
 /// The answer to a [`Request`].
@@ -69,6 +74,8 @@ pub enum Response {
     Hashed(RootAnswer),
     /// To [`Request::Execute`] and [`Request::Hash`]: it was not done.
     NotExecuted(UnitRefused),
+    /// To [`Request::Recover`]: a sender each, where there is one.
+    Recovered(Vec<Option<Address>>),
 }
 
 /// What goes before the outcomes or roots of an answer.
@@ -136,6 +143,9 @@ pub enum WireError {
     /// The header does not decode.
     #[error("malformed header: {0}")]
     Header(#[from] alloy_rlp::Error),
+    /// No whole number of signatures, or of senders.
+    #[error("malformed list of signatures or senders")]
+    Recovery,
     /// A log entry that only the leader itself makes.
     #[error("only entries of a consensus client can be proposed from another node")]
     Entry,
@@ -168,6 +178,7 @@ impl Request {
                 let header = to_postcard(&RootHeader { id, partitions });
                 [&[WIRE_VERSION, KIND_HASH], &header[..], changes].concat().into()
             }
+            Self::Recover(signed) => framed(KIND_RECOVER, &SignedHash::encode_all(signed)),
         }
     }
 
@@ -200,6 +211,9 @@ impl Request {
                 let changes = Bytes::copy_from_slice(changes);
                 Ok(Self::Hash(RootUnit { id, partitions, changes }))
             }
+            (KIND_RECOVER, payload) => {
+                SignedHash::decode_all(payload).map(Self::Recover).ok_or(WireError::Recovery)
+            }
             (got, _) => Err(WireError::Kind { got }),
         }
     }
@@ -224,6 +238,7 @@ impl Response {
                 [&[WIRE_VERSION, KIND_HASHED], &header[..], roots].concat().into()
             }
             Self::NotExecuted(refused) => framed(KIND_NOT_EXECUTED, &to_postcard(refused)),
+            Self::Recovered(senders) => framed(KIND_RECOVERED, &encode_senders(senders)),
         }
     }
 
@@ -249,6 +264,9 @@ impl Response {
                 Ok(Self::Hashed(RootAnswer { echo, owner, run_us, roots }))
             }
             (KIND_NOT_EXECUTED, payload) => from_postcard(payload).map(Self::NotExecuted),
+            (KIND_RECOVERED, payload) => {
+                decode_senders(payload).map(Self::Recovered).ok_or(WireError::Recovery)
+            }
             (got, _) => Err(WireError::Kind { got }),
         }
     }

@@ -12,17 +12,19 @@ use alloy_eips::{
     eip4895::Withdrawal,
     eip7702::{Authorization, SignedAuthorization},
 };
+use alloy_genesis::ChainConfig;
 use alloy_primitives::{
     Address, B256, Bytes, Log, LogData, Signature, TxKind, U256, address, b256, hex,
 };
 use blockraft_primitives::{
-    Account, AccountChange, AccountDiff, AdmissionId, AdmitBatch, BlockEntry, DropReason,
-    DroppedTransaction, ForkchoiceEntry, LogEntry, PartitionSet, PayloadEntry, PoolRecord, Receipt,
-    SlotChange, StateDiff, Transaction, encode_diff,
+    Account, AccountChange, AccountDiff, AdmissionId, AdmitBatch, BlockEntry, ChainSpec,
+    ClusterOptions, DropReason, DroppedTransaction, ForkchoiceEntry, LogEntry, PartitionSet,
+    PayloadEntry, PoolRecord, Receipt, SlotChange, StateDiff, Transaction, encode_diff,
 };
 use blockraft_protocol::{
-    Fence, GivenWork, NodeStatus, PoolError, PooledWork, Refusal, Request, Response, RootAnswer,
-    RootUnit, Unit, UnitAnswer, UnitId, UnitRefusal, UnitRefused, UnitWork, WireError,
+    AdmissionRules, Fence, GivenWork, NodeStatus, PoolError, PooledWork, Refusal, Request,
+    Response, RootAnswer, RootUnit, SignedHash, Unit, UnitAnswer, UnitId, UnitRefusal, UnitRefused,
+    UnitWork, WireError,
 };
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -303,6 +305,12 @@ fn refusals_of_units_keep_their_bytes() {
     golden("response_not_executed", &all);
 }
 
+fn signed_hashes() -> Vec<SignedHash> {
+    let spec = ChainSpec::new(&ChainConfig::default()).unwrap();
+    let rules = AdmissionRules::at(&spec, &Header::default(), &ClusterOptions::default());
+    transactions().iter().map(|tx| SignedHash::of(tx.inner(), &rules).unwrap()).collect()
+}
+
 #[test]
 fn requests_keep_their_bytes() {
     for (name, request) in [
@@ -312,6 +320,7 @@ fn requests_keep_their_bytes() {
         ("request_execute", Request::Execute(unit())),
         ("request_execute_given", Request::Execute(given_unit())),
         ("request_hash", Request::Hash(root_unit())),
+        ("request_recover", Request::Recover(signed_hashes())),
     ] {
         let bytes = request.encode();
         golden(name, &bytes);
@@ -342,6 +351,7 @@ fn responses_keep_their_bytes() {
         ("response_outcome_unknown", Response::Refused(Refusal::OutcomeUnknown)),
         ("response_status", Response::Status(status)),
         ("response_proposed", Response::Proposed { accepted: true }),
+        ("response_recovered", Response::Recovered(vec![Some(ALICE), None])),
         (
             "response_executed",
             Response::Executed(UnitAnswer {

@@ -13,7 +13,7 @@ use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use blockraft_node::{
-    Distribution, EngineApiConfig, Member, Node, NodeConfig,
+    Distribution, EngineApiConfig, Member, Node, NodeConfig, RecoverAt,
     import::{ChainSource, Workers, import_chain},
 };
 use blockraft_primitives::{ClusterGenesis, limits, network};
@@ -206,6 +206,7 @@ impl World {
             threads: None,
             distribution: self.distribution,
             root_sharing: Distribution::Off,
+            recover_at: RecoverAt::Auto,
             node_id: Some(id),
             datadir: self.datadirs[id as usize - 1].path().to_owned(),
             raft_addr: member.raft_addr.parse().unwrap(),
