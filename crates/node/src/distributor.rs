@@ -9,6 +9,7 @@ use blockraft_protocol::{
     Micros, Request, Response, Settled, Unit, WriteLocation,
 };
 use blockraft_raft::{Plane, RaftStatus, Spawner, Transport};
+use blockraft_rpc::{Disagreement, DisagreementAnswer};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
@@ -182,6 +183,11 @@ impl Distributor {
         publish(&shared.dispatcher);
     }
 
+    /// What members contradicted each other about, the latest last.
+    pub(crate) fn evidence(&self) -> Vec<Disagreement> {
+        self.shared.lock().dispatcher.evidence().map(disagreement).collect()
+    }
+
     fn event(self: &Arc<Self>, event: DispatchEvent) {
         let mut shared = self.shared.lock();
         self.step(&mut shared, event);
@@ -307,6 +313,22 @@ fn footprint(outcome: &Outcome) -> Footprint {
         Some(slot) => WriteLocation::Slot(address, slot),
     };
     Footprint { writes: outcome.writes().map(location).collect() }
+}
+
+fn disagreement(evidence: &Evidence) -> Disagreement {
+    let Evidence { fence, transactions, answers } = evidence;
+    let answer = |(node, outcomes): &(NodeId, alloy_primitives::Bytes)| DisagreementAnswer {
+        node: *node,
+        outcomes: outcomes.clone(),
+    };
+    Disagreement {
+        leader: fence.leader,
+        term: fence.term,
+        block_number: fence.height,
+        parent_hash: fence.parent,
+        transactions: transactions.clone(),
+        answers: answers.iter().map(answer).collect(),
+    }
 }
 
 fn alarm(evidence: &Evidence) {

@@ -446,7 +446,7 @@ fn rpc_context(
     submissions: mpsc::Sender<blockraft_rpc::Submission>,
     cluster: watch::Receiver<ClusterStatus>,
 ) -> RpcContext {
-    let (prover, timelines) = (chain.clone(), chain.clone());
+    let (prover, timelines, evidence) = (chain.clone(), chain.clone(), chain.clone());
     RpcContext {
         store: chain.store.clone(),
         pool: chain.pool.clone(),
@@ -455,6 +455,7 @@ fn rpc_context(
         pending: chain.pending.clone(),
         cluster,
         timelines: Arc::new(move |transaction| timelines.timeline(transaction, node_id)),
+        evidence: Arc::new(move || evidence.evidence()),
         proofs: Arc::new(move |number, address, slots| prove(&prover, number, address, &slots)),
         runtime: tokio::runtime::Handle::current(),
     }

@@ -1,7 +1,7 @@
 //! What every method can reach.
 
 use crate::{
-    TimelineSource,
+    EvidenceSource, TimelineSource,
     config::{Finality, RpcConfig},
     context::{ClusterStatus, HeadChange, ProofSource, RpcContext, Submission},
     filters::Filters,
@@ -26,6 +26,7 @@ pub(crate) struct Api {
     pub(crate) cluster: watch::Receiver<ClusterStatus>,
     pub(crate) proofs: Arc<ProofSource>,
     pub(crate) timelines: Arc<TimelineSource>,
+    pub(crate) evidence: Arc<EvidenceSource>,
     pub(crate) finality: Option<watch::Receiver<Finality>>,
     pub(crate) workers: Workers,
     pub(crate) filters: Filters,
@@ -45,6 +46,7 @@ impl Api {
             cluster,
             proofs,
             timelines,
+            evidence,
             runtime,
         } = context;
         Self {
@@ -57,6 +59,7 @@ impl Api {
             cluster,
             proofs,
             timelines,
+            evidence,
             finality: config.finality.clone(),
             workers: Workers::new(runtime, config.read_worker_count, config.call_worker_count),
             filters: Filters::default(),

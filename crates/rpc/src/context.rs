@@ -1,6 +1,6 @@
 //! What the node hands to the RPC server, and what the server asks of the node.
 
-use crate::TimelineSource;
+use crate::{EvidenceSource, TimelineSource};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use blockraft_primitives::{NodeId, SealedBlock, StateError, Transaction};
 use blockraft_protocol::{Pool, PoolError};
@@ -29,6 +29,8 @@ pub struct RpcContext {
     pub proofs: Arc<ProofSource>,
     /// What this node saw of a transaction. Called on a worker thread.
     pub timelines: Arc<TimelineSource>,
+    /// Members that contradicted each other.
+    pub evidence: Arc<EvidenceSource>,
     /// Where blocking work runs.
     pub runtime: tokio::runtime::Handle,
 }

@@ -20,6 +20,7 @@ mod convert;
 mod engine;
 mod errors;
 mod eth;
+mod evidence;
 mod filters;
 mod health;
 mod http;
@@ -43,5 +44,6 @@ pub use engine::{
     ForkchoiceUpdated, JwtSecret, JwtSecretError, PayloadId, PayloadRequest, PayloadStatus,
     PayloadStatusEnum, UnixClock,
 };
+pub use evidence::{Disagreement, DisagreementAnswer, EvidenceSource};
 pub use server::{RpcServer, RpcServerError, RunningRpc};
 pub use timeline::{StageTimes, TimelineSource, TxTimeline};

@@ -1,6 +1,6 @@
 //! Which methods there are.
 
-use crate::{api::Api, eth, filters, net, pubsub, registry::Registry, timeline, txpool};
+use crate::{api::Api, eth, evidence, filters, net, pubsub, registry::Registry, timeline, txpool};
 use jsonrpsee::RpcModule;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ pub(crate) fn register(api: Arc<Api>) -> RpcModule<Api> {
     filters::register(&mut registry);
     net::register(&mut registry);
     pubsub::register(&mut registry);
+    evidence::register(&mut registry);
     timeline::register(&mut registry);
     txpool::register(&mut registry);
     registry.into_module()

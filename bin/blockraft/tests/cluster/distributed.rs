@@ -47,6 +47,11 @@ async fn five_members_agree_and_replay_serially() {
     run(5).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_members_agree_and_replay_serially() {
+    run(7).await;
+}
+
 async fn run(members: usize) {
     let dir = tempfile::tempdir().unwrap();
     let settings = [("BLOCKRAFT_DISTRIBUTION", "always"), ("BLOCKRAFT_ROOT_SHARING", "always")];

@@ -25,6 +25,7 @@ use blockraft_primitives::{
     StateReader, Transaction, limits::BLOCK_TX_COUNT_MAX, without_sidecar,
 };
 use blockraft_protocol::{BlockWork, CutBlock, InFlight, WorkSource};
+use blockraft_rpc::Disagreement;
 use rayon::ThreadPool;
 use std::sync::Arc;
 
@@ -157,6 +158,11 @@ impl Chain {
     pub(crate) fn set_distributor(&self, distributor: Arc<Distributor>) {
         // Only ever called once, by the node that has just made it.
         let _ = self.distributor.set(distributor);
+    }
+
+    /// What other members contradicted each other about.
+    pub(crate) fn evidence(&self) -> Vec<Disagreement> {
+        self.distributor.get().map(|distributor| distributor.evidence()).unwrap_or_default()
     }
 
     /// Threads that make blocks.

@@ -55,6 +55,15 @@ async fn status_is_raft_block_and_pool() {
 }
 
 #[tokio::test]
+async fn evidence_names_both_members_and_what_they_said() {
+    let expected = json!([{
+        "leader": 1, "term": 4, "blockNumber": 3, "parentHash": B256::repeat_byte(2), "transactions": [B256::repeat_byte(7)],
+        "answers": [{ "node": 2, "outcomes": "0xaa" }, { "node": 3, "outcomes": "0xbb" }],
+    }]);
+    assert_eq!(node().await.client.result("blockraft_evidence", json!([])).await, expected);
+}
+
+#[tokio::test]
 async fn a_timeline_is_what_the_node_saw() {
     let node = node().await;
     let hash = B256::repeat_byte(9);

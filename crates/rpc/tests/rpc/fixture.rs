@@ -12,9 +12,9 @@ use blockraft_primitives::{
 };
 use blockraft_protocol::{AdmissionRules, Pool, decode};
 use blockraft_rpc::{
-    AccountProof, ClusterStatus, HeadChange, MemberStatus, ProofError, Role, RpcConfig, RpcContext,
-    RpcServer, RpcServerError, RunningRpc, SlotProof, StageTimes, Submission, SubmitError,
-    TxTimeline,
+    AccountProof, ClusterStatus, Disagreement, DisagreementAnswer, HeadChange, MemberStatus,
+    ProofError, Role, RpcConfig, RpcContext, RpcServer, RpcServerError, RunningRpc, SlotProof,
+    StageTimes, Submission, SubmitError, TxTimeline,
 };
 use blockraft_storage::{AppliedStep, Identity, StorageError, Store, StoreOptions, init};
 use parking_lot::RwLock;
@@ -115,6 +115,7 @@ async fn start(
         pending: pending.clone(),
         cluster: watched,
         timelines: Arc::new(timeline),
+        evidence: Arc::new(|| vec![disagreement()]),
         proofs: Arc::new(|block, address, slots| {
             Ok(AccountProof {
                 nonce: block,
@@ -162,6 +163,19 @@ fn timeline(hash: B256) -> Result<Option<TxTimeline>, StorageError> {
     }))
 }
 
+/// What every node has found.
+fn disagreement() -> Disagreement {
+    let answer = |node, byte: u8| DisagreementAnswer { node, outcomes: Bytes::from(vec![byte]) };
+    Disagreement {
+        leader: 1,
+        term: 4,
+        block_number: 3,
+        parent_hash: B256::repeat_byte(2),
+        transactions: vec![B256::repeat_byte(7)],
+        answers: vec![answer(2, 0xaa), answer(3, 0xbb)],
+    }
+}
+
 /// Starts a second server beside a node's, which must fail.
 pub(crate) async fn start_at(node: &Node, config: RpcConfig) -> RpcServerError {
     let context = RpcContext {
@@ -172,6 +186,7 @@ pub(crate) async fn start_at(node: &Node, config: RpcConfig) -> RpcServerError {
         pending: node.pending.clone(),
         cluster: node.cluster.subscribe(),
         timelines: Arc::new(timeline),
+        evidence: Arc::new(|| vec![disagreement()]),
         proofs: Arc::new(|block, _, _| {
             Err(ProofError::TooOld { requested: block, oldest: block + 1 })
         }),
