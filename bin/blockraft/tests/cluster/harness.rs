@@ -44,12 +44,16 @@ pub(crate) struct Node {
     restarted: Option<Child>,
 }
 
+/// Ports of one process, below those that the kernel gives to whoever connects to something.
+const PORTS: u16 = 400;
+const FIRST_PORT: u16 = 20_000;
+
 /// `count` consecutive free ports that no other test of this process was given.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + (std::process::id() % 97) as u16 * 300;
-    for _ in 0..30 {
-        let base = start + NEXT.fetch_add(10, Ordering::Relaxed) % 300;
+    let start = FIRST_PORT + (std::process::id() % 31) as u16 * PORTS;
+    for _ in 0..PORTS / count {
+        let base = start + NEXT.fetch_add(count, Ordering::Relaxed) % PORTS;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if (base..base + count).all(free) {
             return base;
