@@ -8,5 +8,6 @@ mod engine_api;
 mod failover;
 mod harness;
 mod lifecycle;
+mod recovery;
 mod replay;
 mod timeline;
