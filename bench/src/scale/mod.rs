@@ -13,16 +13,18 @@ use crate::{
     output::Format,
     process::blockraft_binary,
     send::{SendOptions, drive},
+    state::seconds,
     workload::Workload,
 };
 use alloy_primitives::keccak256;
 use anyhow::{Context, bail, ensure};
 use cgroup::{Group, Groups};
 use clap::Args;
+use nix::time::ClockId;
 use report::{Calibration, Run, Scale};
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long a cluster may take to have a leader or to reach one height.
@@ -326,15 +328,17 @@ fn workload(args: &ScaleArgs, kind: Kind) -> anyhow::Result<Workload> {
     })
 }
 
-/// How fast this machine is at this moment.
+/// How fast a core of this machine is at this moment. In CPU time: this process has a quota of its own, whose
+/// pauses are no fault of the machine.
 fn hashes_per_ms() -> f64 {
-    let start = Instant::now();
+    let start = seconds(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let mut hash = keccak256([]);
     for _ in 0..CALIBRATION_HASHES {
         hash = keccak256(hash);
     }
     std::hint::black_box(hash);
-    f64::from(CALIBRATION_HASHES) / (start.elapsed().as_secs_f64() * 1e3)
+    let took = seconds(ClockId::CLOCK_THREAD_CPUTIME_ID) - start;
+    f64::from(CALIBRATION_HASHES) / (took * 1e3)
 }
 
 #[cfg(test)]
