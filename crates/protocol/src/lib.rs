@@ -16,6 +16,7 @@ mod blob_error;
 mod checks;
 mod dispatch;
 mod error;
+mod gathering;
 mod intrinsic;
 mod leader;
 mod message;
@@ -35,10 +36,10 @@ pub use checks::{
     with_sender,
 };
 pub use dispatch::{
-    BlockWork, CutBlock, DispatchCommand, DispatchCounters, DispatchEvent, Dispatcher, Evidence,
-    Micros, Settled, WorkSource,
+    BlockWork, CutBlock, DispatchCommand, DispatchEvent, Dispatcher, Evidence, Settled, WorkSource,
 };
 pub use error::{PoolError, Refusal};
+pub use gathering::{DispatchCounters, Micros};
 pub use intrinsic::{IntrinsicInput, IntrinsicRules, floor_gas, intrinsic_gas};
 pub use leader::{AdmitId, BuildId, Command, Event, Head, Leader, Now, ProposalFailure, Ticket};
 pub use message::{NodeStatus, Request, Response, WIRE_VERSION, WireError};

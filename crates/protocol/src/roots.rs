@@ -16,24 +16,17 @@
 //!
 //! Afterwards it reports how long its own hashing took ([`RootSharer::hashed`]).
 //!
-//! **Invariants**: roots are kept only while their gathering is open, from whom the unit was sent to, and only
-//! if the answer repeats the unit's whole name; of two answers that differ meanwhile neither is kept; when this
-//! node is deposed all units are forgotten; a gathering is closed at most two times
-//! [`HEDGE_US_MAX`](limits::HEDGE_US_MAX) after it was opened, if `Timer` comes when `Wake` said; a partition that
-//! changes is hashed by one of those asked or by the leader.
-
-mod open;
+//! **Invariant**: a partition that changes is hashed by one of those asked or by the leader. What else holds of a
+//! gathering stands in `gathering.rs`.
 
 use crate::{
-    dispatch::{DispatchCounters, Executors, Micros},
+    gathering::{Answer, DispatchCounters, Gatherer, Micros, Place, Step, Work},
     partition::{PARTITION_COUNT, PartitionId, PartitionMap},
     plan::{Distribution, Lane, LocalReason},
     units::{Fence, RootAnswer, UnitId, UnitRefused},
 };
 use alloy_primitives::{B256, Bytes};
-use blockraft_primitives::{NodeId, PartitionSet, limits};
-use open::{Open, Verdict};
-use std::collections::VecDeque;
+use blockraft_primitives::{NodeId, PartitionSet};
 
 /// Fewer changed keys are not worth a message.
 const KEY_COUNT_MIN: u64 = 2_000;
@@ -155,47 +148,64 @@ pub struct RootEvidence {
     pub answers: [(NodeId, Bytes); 2],
 }
 
+/// What a gathering is about; all that there is to know of it goes with the units.
+#[derive(Debug)]
+struct Hashing;
+
+impl Work for Hashing {
+    type Part = PartitionSet;
+    type Unit = (UnitId, PartitionSet);
+    type Evidence = RootEvidence;
+
+    fn unit(&self, id: UnitId, partitions: &PartitionSet) -> (UnitId, PartitionSet) {
+        (id, *partitions)
+    }
+
+    fn evidence(
+        &self,
+        fence: Fence,
+        partitions: &PartitionSet,
+        answers: [(NodeId, Bytes); 2],
+    ) -> RootEvidence {
+        RootEvidence { fence, partitions: *partitions, answers }
+    }
+}
+
+impl From<Step<Hashing>> for RootCommand {
+    fn from(step: Step<Hashing>) -> Self {
+        match step {
+            Step::Send { to, unit: (unit, partitions) } => Self::Send { to, unit, partitions },
+            Step::Keep { gather, share, part: partitions, bytes: roots } => {
+                Self::Keep { gather, share, partitions, roots }
+            }
+            Step::Discard { gather, share } => Self::Discard { gather, share },
+            Step::Wake { at } => Self::Wake { at },
+            Step::Close { gather } => Self::Close { gather },
+            Step::Alarm(evidence) => Self::Alarm(Box::new(evidence)),
+        }
+    }
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct RootSharer {
-    node: NodeId,
-    cluster: B256,
-    distribution: Distribution,
+    gatherer: Gatherer<Hashing>,
     threads: u64,
-    leading: Option<u64>,
-    members: Vec<NodeId>,
     map: Option<PartitionMap>,
     /// Whom the map was drawn up for.
     mapped: Vec<NodeId>,
-    executors: Executors,
-    open: Option<Open>,
-    /// Closed gatherings that somebody may still answer to.
-    recent: VecDeque<Open>,
-    next_gather: u64,
     key_ns: u64,
-    evidence: VecDeque<RootEvidence>,
-    counters: DispatchCounters,
 }
 
 impl RootSharer {
     /// A sharer of a node that does not lead yet and hashes on `threads` threads.
     pub fn new(node: NodeId, cluster: B256, threads: usize, distribution: Distribution) -> Self {
         Self {
-            node,
-            cluster,
-            distribution,
+            gatherer: Gatherer::new(node, cluster, distribution),
             threads: threads.max(1) as u64,
-            leading: None,
-            members: vec![node],
             map: None,
             mapped: Vec::new(),
-            executors: Executors::default(),
-            open: None,
-            recent: VecDeque::new(),
-            next_gather: 0,
             key_ns: KEY_NS_DEFAULT,
-            evidence: VecDeque::new(),
-            counters: DispatchCounters::default(),
         }
     }
 
@@ -203,23 +213,27 @@ impl RootSharer {
     pub fn step(&mut self, now: Micros, event: RootEvent) -> Vec<RootCommand> {
         let mut out = Vec::new();
         match event {
-            RootEvent::Role { leading, others } => self.role(leading, others, &mut out),
+            RootEvent::Role { leading, others } => {
+                if self.gatherer.role(leading, others, &mut out) {
+                    self.map = None;
+                    self.mapped.clear();
+                }
+            }
             RootEvent::Block(work) => self.block(now, &work, &mut out),
-            RootEvent::Answered(answer) => self.answered(now, &answer, &mut out),
-            RootEvent::Refused(refused) => self.refused(now, &refused, &mut out),
-            RootEvent::Lost { to, unit } => self.lost(now, to, &unit, &mut out),
-            RootEvent::Timer => self.overdue(now, &mut out),
+            RootEvent::Answered(answer) => {
+                let RootAnswer { echo, owner: from, run_us, roots: bytes } = answer;
+                self.gatherer.answered(now, Answer { echo, from, run_us, bytes }, &mut out);
+            }
+            RootEvent::Refused(refused) => self.gatherer.refused(now, &refused, &mut out),
+            RootEvent::Lost { to, unit } => self.gatherer.lost(now, to, &unit, &mut out),
+            RootEvent::Timer => self.gatherer.overdue(now, &mut out),
         }
         out
     }
 
     /// Whether no block's hashing would be shared out, whatever it changes.
     pub fn declines(&self) -> Option<LocalReason> {
-        match (self.distribution, self.members.len()) {
-            (Distribution::Off, _) => Some(LocalReason::Off),
-            (_, ..2) => Some(LocalReason::Alone),
-            _ => None,
-        }
+        self.gatherer.declines()
     }
 
     /// Learns how long this node's own writing and hashing took.
@@ -232,12 +246,12 @@ impl RootSharer {
 
     /// What happened so far.
     pub fn counters(&self) -> &DispatchCounters {
-        &self.counters
+        self.gatherer.counters()
     }
 
     /// Disagreements that were found, the latest last; older ones beyond a limit are forgotten.
     pub fn evidence(&self) -> impl Iterator<Item = &RootEvidence> {
-        self.evidence.iter()
+        self.gatherer.evidence()
     }
 
     /// The partition map of the present term, once hashing was shared out.
@@ -245,37 +259,12 @@ impl RootSharer {
         self.map.as_ref()
     }
 
-    fn role(&mut self, leading: Option<u64>, others: Vec<NodeId>, out: &mut Vec<RootCommand>) {
-        if leading != self.leading {
-            // Nothing that was sent in another term counts any more.
-            if let Some(open) = self.open.take() {
-                out.push(RootCommand::Close { gather: open.gather() });
-            }
-            self.recent.clear();
-            self.map = None;
-            self.mapped.clear();
-            self.leading = leading;
-        }
-        self.members = others;
-        self.members.retain(|member| *member != self.node);
-        self.members.push(self.node);
-        self.members.sort_unstable();
-        self.members.dedup();
-        self.executors.retain(&self.members);
-    }
-
     fn block(&mut self, now: Micros, work: &RootWork, out: &mut Vec<RootCommand>) {
-        self.close(out);
+        self.gatherer.close(out);
         match self.plan(now, work) {
-            Ok(shares) => {
-                self.counters.decided("distributed");
-                self.send(now, work, shares, out);
-            }
+            Ok(portions) => self.send(now, work, portions, out),
             Err(reason) => {
-                self.counters.decided(reason.name());
-                if reason == LocalReason::NoGain {
-                    self.executors.fade();
-                }
+                self.gatherer.alone(reason);
                 out.push(RootCommand::HashAlone { reason });
             }
         }
@@ -283,23 +272,15 @@ impl RootSharer {
 
     /// Who hashes what, and how many keys that is: the leader first.
     fn plan(&mut self, now: Micros, work: &RootWork) -> Result<Vec<Portion>, LocalReason> {
-        if self.distribution == Distribution::Off {
-            return Err(LocalReason::Off);
-        }
-        if self.leading != Some(work.term) {
-            return Err(LocalReason::Deposed);
-        }
-        let lanes = self.executors.lanes(self.node, &self.members, now);
-        if lanes.len() < 2 {
-            return Err(LocalReason::Alone);
-        }
+        let lanes = self.gatherer.lanes(now, Some(work.term))?;
+        let auto = self.gatherer.distribution == Distribution::Auto;
         let keys: u64 = work.keys.iter().map(|keys| u64::from(*keys)).sum();
-        if self.distribution == Distribution::Auto && keys < KEY_COUNT_MIN {
+        if auto && keys < KEY_COUNT_MIN {
             return Err(LocalReason::Light);
         }
         self.draw_map(&lanes);
         let portions = self.portions(&lanes, &work.keys);
-        if self.distribution == Distribution::Auto && !self.pays(keys, &portions) {
+        if auto && !self.pays(keys, &portions) {
             return Err(LocalReason::NoGain);
         }
         Ok(portions)
@@ -352,155 +333,20 @@ impl RootSharer {
         portions: Vec<Portion>,
         out: &mut Vec<RootCommand>,
     ) {
-        let fence = Fence {
-            cluster: self.cluster,
+        let place = Place {
             term: work.term,
-            leader: self.node,
             height: work.height,
             parent: work.parent,
             epoch: self.map.as_ref().map_or(0, PartitionMap::epoch),
         };
-        let mut open = Open::new(self.next_gather, fence);
-        self.next_gather += 1;
-        let mut own = PartitionSet::NONE;
-        for Portion { lane: Lane { node, .. }, partitions, keys } in portions {
-            if node == self.node {
-                own = partitions;
-                continue;
-            }
-            // What does not change has the root that it had.
-            if keys == 0 {
-                continue;
-            }
-            let cost_us = self.cost_ns(keys) / 1000;
-            let patience = self.executors.patience_us(node, cost_us);
-            let unit = open.add(node, partitions, cost_us, now, now.after(patience));
-            self.counters.unit("sent");
-            out.push(RootCommand::Send { to: node, unit, partitions });
-        }
-        out.push(RootCommand::HashOwn { gather: open.gather(), partitions: own });
-        self.open = Some(open);
-        self.finish(out);
-    }
-
-    fn answered(&mut self, now: Micros, answer: &RootAnswer, out: &mut Vec<RootCommand>) {
-        let Some(found) = self.find(&answer.echo, answer.owner) else {
-            return self.counters.unit("stray");
-        };
-        let is_open = self.is_open(&answer.echo);
-        if found.first_time {
-            self.counters.unit(if is_open { "answered" } else { "late" });
-            let latency_us = now.since(found.sent_at);
-            let (run_us, cost_us) = (answer.run_us, found.cost_us);
-            self.executors.answered(answer.owner, latency_us, run_us, cost_us, is_open);
-        }
-        let UnitId { gather, share, .. } = answer.echo;
-        let Some(open) = self.gathering(&answer.echo) else { return };
-        match open.take_answer(answer) {
-            Verdict::First { partitions } if is_open => {
-                let roots = answer.roots.clone();
-                out.push(RootCommand::Keep { gather, share, partitions, roots });
-                self.finish(out);
-            }
-            Verdict::First { .. } | Verdict::Same => {}
-            Verdict::Differs(evidence) => {
-                self.counters.unit("alarm");
-                if is_open {
-                    out.push(RootCommand::Discard { gather, share });
-                }
-                while self.evidence.len() >= limits::UNIT_EVIDENCE_COUNT_MAX {
-                    self.evidence.pop_front();
-                }
-                self.evidence.push_back(evidence.clone());
-                out.push(RootCommand::Alarm(Box::new(evidence)));
-            }
-        }
-    }
-
-    fn refused(&mut self, now: Micros, refused: &UnitRefused, out: &mut Vec<RootCommand>) {
-        if !self.find(&refused.echo, refused.executor).is_some_and(|found| found.first_time) {
-            return self.counters.unit("stray");
-        }
-        self.counters.unit("refused");
-        self.counters.refused(refused.refusal.name());
-        self.failed(now, refused.executor, &refused.echo, out);
-    }
-
-    fn lost(&mut self, now: Micros, to: NodeId, unit: &UnitId, out: &mut Vec<RootCommand>) {
-        if self.find(unit, to).is_some_and(|found| found.first_time) {
-            self.counters.unit("lost");
-            self.failed(now, to, unit, out);
-        }
-    }
-
-    /// No answer will come for this attempt: another one goes out at once, or the leader hashes the share.
-    fn failed(&mut self, now: Micros, owner: NodeId, unit: &UnitId, out: &mut Vec<RootCommand>) {
-        self.executors.failed(owner, now);
-        let is_open = self.is_open(unit);
-        let Some(open) = self.gathering(unit) else { return };
-        let pending = open.end_attempt(unit);
-        if is_open && pending {
-            self.repeat(now, unit.share, out);
-            self.finish(out);
-        }
-    }
-
-    fn overdue(&mut self, now: Micros, out: &mut Vec<RootCommand>) {
-        let Some(open) = &mut self.open else { return };
-        for (share, owner) in open.overdue(now) {
-            self.executors.failed(owner, now);
-            self.repeat(now, share, out);
-        }
-        self.finish(out);
-    }
-
-    /// Sends a share to somebody else, once; after that the leader hashes it.
-    fn repeat(&mut self, now: Micros, share: u32, out: &mut Vec<RootCommand>) {
-        let Some(open) = &mut self.open else { return };
-        let others = self.members.iter().copied().filter(|member| *member != self.node);
-        let idle = others.filter(|member| open.may_repeat_at(share, *member));
-        let quickest = self.executors.quickest(idle, now, open.cost_us(share));
-        let Some((to, patience_us)) = quickest else {
-            open.give_up(share);
-            return self.counters.unit("given_up");
-        };
-        let (unit, partitions) = open.repeat(share, to, now, now.after(patience_us));
-        self.counters.unit("sent");
-        self.counters.unit("hedged");
-        out.push(RootCommand::Send { to, unit, partitions });
-    }
-
-    /// Closes the gathering when nothing is awaited any more, else sets the timer.
-    fn finish(&mut self, out: &mut Vec<RootCommand>) {
-        match &self.open {
-            Some(open) if open.is_complete() => self.close(out),
-            Some(open) => out.extend(open.next_deadline().map(|at| RootCommand::Wake { at })),
-            None => {}
-        }
-    }
-
-    fn close(&mut self, out: &mut Vec<RootCommand>) {
-        let Some(open) = self.open.take() else { return };
-        out.push(RootCommand::Close { gather: open.gather() });
-        if open.expects_answers() {
-            while self.recent.len() >= limits::CLOSED_GATHER_COUNT_MAX {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(open);
-        }
-    }
-
-    fn is_open(&self, unit: &UnitId) -> bool {
-        self.open.as_ref().is_some_and(|open| open.gather() == unit.gather)
-    }
-
-    fn find(&mut self, unit: &UnitId, owner: NodeId) -> Option<open::Found> {
-        self.gathering(unit)?.find(unit, owner)
-    }
-
-    fn gathering(&mut self, unit: &UnitId) -> Option<&mut Open> {
-        let all = self.open.iter_mut().chain(&mut self.recent);
-        all.into_iter().find(|open| open.is_of(unit))
+        let (own, others) = portions.split_first().expect("the leader has a portion");
+        // What does not change has the root that it had.
+        let others = others.iter().filter(|portion| portion.keys > 0);
+        let parts: Vec<_> =
+            others.map(|p| (p.lane.node, p.partitions, self.cost_ns(p.keys) / 1000)).collect();
+        let gather = self.gatherer.begin(now, place, Hashing, parts.into_iter(), out);
+        out.push(RootCommand::HashOwn { gather, partitions: own.partitions });
+        self.gatherer.finish(out);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
 use DispatchCommand::{Alarm, Close, Discard, Keep, RunAlone, RunOwn, Send, Wake};
 use alloy_consensus::TxEip1559;
 use alloy_primitives::TxKind;
+use blockraft_primitives::limits;
 
 const CLUSTER: B256 = B256::repeat_byte(1);
 
@@ -248,6 +249,9 @@ fn a_member_that_contradicts_itself_loses_its_seeds() {
     let commands = dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"z"));
     let share = units[&2].id.share;
     assert!(matches!(&commands[..], [Discard { share: s, .. }, Alarm(_)] if *s == share));
+    // There is nothing left to forget.
+    let commands = dispatcher.step(Micros(1_000), answer(&units[&2], 2, b"y"));
+    assert!(matches!(&commands[..], [Alarm(_)]), "{commands:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::units::UnitRefusal;
 use RootCommand::{Alarm, Close, Discard, HashAlone, HashOwn, Keep, Send, Wake};
+use blockraft_primitives::limits;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,6 +3,7 @@
 
 use super::{super::*, CLUSTER, leading, pooled, work};
 use crate::units::{Admittance, Gate, Standing};
+use blockraft_primitives::limits;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

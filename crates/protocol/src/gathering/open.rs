@@ -1,32 +1,32 @@
-//! One gathering of roots: which units are out, and what has come back.
+//! One gathering: which units are out, and what has come back.
 
-use super::RootEvidence;
-use crate::{
-    dispatch::Micros,
-    units::{Fence, RootAnswer, UnitId},
-};
+use super::{Answer, Micros, Work};
+use crate::units::{Fence, UnitId};
 use alloy_primitives::Bytes;
-use blockraft_primitives::{NodeId, PartitionSet};
+use blockraft_primitives::NodeId;
 
 /// Attempts at a share: the first and one repetition.
 const ATTEMPT_COUNT_MAX: usize = 2;
 
 /// A gathering.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct Open<W: Work> {
     gather: u64,
     fence: Fence,
-    shares: Vec<OpenShare>,
+    work: W,
+    shares: Vec<OpenShare<W::Part>>,
 }
 
 #[derive(Debug)]
-struct OpenShare {
-    partitions: PartitionSet,
+struct OpenShare<P> {
+    part: P,
     cost_us: u64,
     attempts: Vec<Attempt>,
     /// The first answer.
     answer: Option<(NodeId, Bytes)>,
-    /// The leader will hash it.
+    /// Another answer was not the same.
+    disputed: bool,
+    /// It falls to the leader.
     given_up: bool,
 }
 
@@ -50,18 +50,22 @@ pub(super) struct Found {
 
 /// What an answer is worth.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Verdict<W: Work> {
     /// The first for its share.
-    First { partitions: PartitionSet },
+    First { part: W::Part },
     /// Known already.
     Same,
     /// Not what was said before.
-    Differs(RootEvidence),
+    Differs {
+        evidence: W::Evidence,
+        /// Until now the first answer was believed.
+        was_believed: bool,
+    },
 }
 
-impl Open {
-    pub(super) const fn new(gather: u64, fence: Fence) -> Self {
-        Self { gather, fence, shares: Vec::new() }
+impl<W: Work> Open<W> {
+    pub(super) const fn new(gather: u64, fence: Fence, work: W) -> Self {
+        Self { gather, fence, work, shares: Vec::new() }
     }
 
     pub(super) const fn gather(&self) -> u64 {
@@ -77,48 +81,43 @@ impl Open {
         unit.gather == self.gather && unit.fence == self.fence
     }
 
-    /// Opens a share and names its first unit.
+    /// Opens a share and makes its first unit.
     pub(super) fn add(
         &mut self,
         to: NodeId,
-        partitions: PartitionSet,
+        part: W::Part,
         cost_us: u64,
         now: Micros,
         until: Micros,
-    ) -> UnitId {
+    ) -> W::Unit {
         self.shares.push(OpenShare {
-            partitions,
+            part,
             cost_us,
             attempts: Vec::new(),
             answer: None,
+            disputed: false,
             given_up: false,
         });
-        self.repeat(self.shares.len() as u32 - 1, to, now, until).0
+        self.repeat(self.shares.len() as u32 - 1, to, now, until)
     }
 
     /// The next unit of a share.
-    pub(super) fn repeat(
-        &mut self,
-        share: u32,
-        to: NodeId,
-        now: Micros,
-        until: Micros,
-    ) -> (UnitId, PartitionSet) {
+    pub(super) fn repeat(&mut self, share: u32, to: NodeId, now: Micros, until: Micros) -> W::Unit {
         let open = &mut self.shares[share as usize];
         open.attempts.push(Attempt { to, sent_at: now, until, ended: false });
         let attempt = open.attempts.len() as u32;
-        let unit = UnitId { fence: self.fence, gather: self.gather, share, attempt };
-        (unit, open.partitions)
+        let id = UnitId { fence: self.fence, gather: self.gather, share, attempt };
+        self.work.unit(id, &open.part)
     }
 
     /// Whether a share may go out again, and to this member: it has not failed at it, and is not busy with
     /// another one.
     pub(super) fn may_repeat_at(&self, share: u32, member: NodeId) -> bool {
         let open = &self.shares[share as usize];
-        let mut busy = self.shares.iter().flat_map(|share| &share.attempts);
+        let busy = self.shares.iter().flat_map(|share| &share.attempts);
         open.attempts.len() < ATTEMPT_COUNT_MAX
             && open.attempts.iter().all(|attempt| attempt.to != member)
-            && !busy.any(|attempt| attempt.to == member && !attempt.ended)
+            && busy.filter(|attempt| attempt.to == member).all(|attempt| attempt.ended)
     }
 
     pub(super) fn give_up(&mut self, share: u32) {
@@ -126,34 +125,33 @@ impl Open {
     }
 
     /// The attempt that a member answers to; `None` if nothing like it was sent to it.
-    pub(super) fn find(&self, unit: &UnitId, owner: NodeId) -> Option<Found> {
+    pub(super) fn find(&self, unit: &UnitId, member: NodeId) -> Option<Found> {
         let share = self.shares.get(unit.share as usize)?;
         let attempt = share.attempts.get((unit.attempt as usize).checked_sub(1)?)?;
-        (attempt.to == owner).then_some(Found {
+        (attempt.to == member).then_some(Found {
             sent_at: attempt.sent_at,
             cost_us: share.cost_us,
             first_time: !attempt.ended,
         })
     }
 
-    /// Takes an answer that was found to belong here. A share about which two members disagree is the
-    /// leader's.
-    pub(super) fn take_answer(&mut self, answer: &RootAnswer) -> Verdict {
+    /// Takes an answer that was found to belong here. A share about which two members disagree falls to
+    /// the leader.
+    pub(super) fn take_answer(&mut self, answer: &Answer) -> Verdict<W> {
         let unit = &answer.echo;
         let share = &mut self.shares[unit.share as usize];
         share.attempts[unit.attempt as usize - 1].ended = true;
         let Some((who, before)) = &share.answer else {
-            share.answer = Some((answer.owner, answer.roots.clone()));
-            return Verdict::First { partitions: share.partitions };
+            share.answer = Some((answer.from, answer.bytes.clone()));
+            return Verdict::First { part: share.part.clone() };
         };
-        if *before == answer.roots {
+        if *before == answer.bytes {
             return Verdict::Same;
         }
-        Verdict::Differs(RootEvidence {
-            fence: self.fence,
-            partitions: share.partitions,
-            answers: [(*who, before.clone()), (answer.owner, answer.roots.clone())],
-        })
+        let answers = [(*who, before.clone()), (answer.from, answer.bytes.clone())];
+        let was_believed = !std::mem::replace(&mut share.disputed, true);
+        let evidence = self.work.evidence(self.fence, &share.part, answers);
+        Verdict::Differs { evidence, was_believed }
     }
 
     /// Nothing will come of an attempt. Whether its share now has nobody working on it.
@@ -189,7 +187,7 @@ impl Open {
     }
 }
 
-impl OpenShare {
+impl<P> OpenShare<P> {
     fn is_awaited(&self) -> bool {
         self.answer.is_none() && !self.given_up
     }
