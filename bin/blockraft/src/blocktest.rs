@@ -7,7 +7,7 @@ use crate::{
 use alloy_genesis::Genesis;
 use alloy_primitives::{Address, B64, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use anyhow::{Context, bail, ensure};
-use blockraft_node::import::{ImportError, MemoryChain};
+use blockraft_node::import::{ImportError, MemoryChain, Workers};
 use blockraft_primitives::{Account, ClusterGenesis, MemoryState};
 use serde::{Deserialize, de::IgnoredAny};
 use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
@@ -77,7 +77,9 @@ fn check(test: &BlockTest, executors: usize) -> anyhow::Result<()> {
     let genesis = ClusterGenesis::new(genesis_of(test)?)?;
     let expected = test.genesis_block_header.hash;
     ensure!(genesis.hash() == expected, "genesis is {}, expected {expected}", genesis.hash());
-    let mut chain = MemoryChain::new(&genesis, executors).context("genesis")?;
+    // What their outcomes leave to do is shared by as many threads.
+    let workers = Workers { executors, threads: executors };
+    let mut chain = MemoryChain::new(&genesis, workers).context("genesis")?;
     for (index, block) in test.blocks.iter().enumerate() {
         block.check(index, chain.import(&block.rlp))?;
     }

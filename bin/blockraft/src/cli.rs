@@ -425,7 +425,7 @@ pub(crate) struct FixtureArgs {
     /// Files of tests, and folders of such files.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Threads that execute one block together.
+    /// Executors that share each block or transaction, simulated in this process. The result is the same for any number.
     #[arg(long, default_value_t = 1, value_parser = parse_executors)]
     pub(crate) executors: usize,
     /// Tests that run at the same time; one for each core when absent.

@@ -60,16 +60,18 @@ struct Case {
 struct PreState(MemoryState);
 
 pub(crate) fn run(args: FixtureArgs) -> anyhow::Result<ExitCode> {
-    fixtures::run(&args.paths, args.threads, 1, jobs)
+    let executors = args.executors;
+    // A transaction is run by one of them: there is nothing to run beside it.
+    fixtures::run(&args.paths, args.threads, 1, |file| jobs(file, executors))
 }
 
-fn jobs(file: &Path) -> anyhow::Result<Vec<Job>> {
+fn jobs(file: &Path, executors: usize) -> anyhow::Result<Vec<Job>> {
     let text = fs::read(file)?;
     let tests: BTreeMap<String, StateTest> =
         serde_json::from_slice(&text).context("not a file of state tests")?;
     let mut jobs = Vec::new();
     for (name, test) in tests {
-        jobs.extend(test.jobs(&name)?);
+        jobs.extend(test.jobs(&name, executors)?);
     }
     Ok(jobs)
 }
@@ -86,7 +88,7 @@ struct Start {
 
 impl StateTest {
     /// One for each case.
-    fn jobs(self, name: &str) -> anyhow::Result<Vec<Job>> {
+    fn jobs(self, name: &str, executors: usize) -> anyhow::Result<Vec<Job>> {
         let Self { env, pre, transaction, post, config } = self;
         let allocation = allocation(&pre)?;
         let mut state = MemoryState::default();
@@ -105,7 +107,7 @@ impl StateTest {
                 };
                 let (start, fork) = (start.clone(), fork.clone());
                 jobs.push(Box::new(move || {
-                    Verdict::of(&name, &fork, || start.check(&fork, &case))
+                    Verdict::of(&name, &fork, || start.check(&fork, &case, executors))
                 }));
             }
         }
@@ -114,7 +116,7 @@ impl StateTest {
 }
 
 impl Start {
-    fn check(&self, fork: &str, case: &Case) -> anyhow::Result<()> {
+    fn check(&self, fork: &str, case: &Case, executors: usize) -> anyhow::Result<()> {
         let spec = ChainSpec::new(&fixtures::network(fork, &self.config)?)?;
         let header = self.env.header(&spec);
         let tx = match &case.txbytes {
@@ -122,7 +124,7 @@ impl Start {
             None => self.transaction.encode(case.indexes, spec.chain_id)?,
         };
         let mut trie = self.trie.clone();
-        let result = execute_alone(&spec, &header, &tx, &self.state, &mut trie);
+        let result = execute_alone(&spec, &header, &tx, &self.state, &mut trie, executors);
         let (logs, root) = match (result, &case.expect_exception) {
             (Ok((receipt, root)), None) => (receipt.logs, root),
             (Ok(_), Some(rule)) => bail!("the transaction ran, expected {rule}"),

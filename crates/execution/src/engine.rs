@@ -12,6 +12,7 @@
 //! arguing (before EIP-161, or on made-up states with empty accounts or absurd balances) are given to it.
 
 mod access_list;
+mod alone;
 mod balances;
 mod claims;
 mod executor;
@@ -27,6 +28,7 @@ mod versions;
 mod view;
 mod wire;
 
+pub use alone::execute_transaction_shared;
 pub(crate) use balances::Balances;
 pub use outcome::Outcome;
 pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes};

@@ -42,7 +42,7 @@ pub use database::{DatabaseError, StateDatabase};
 pub use engine::{
     BlockInput, BlockResult, BuildInput, BuildResult, Means, OUTCOMES_VERSION, Outcome,
     OutcomesError, build, build_with, decode_outcomes, encode_outcomes, execute, execute_share,
-    execute_share_with, execute_with, is_light,
+    execute_share_with, execute_transaction_shared, execute_with, is_light,
 };
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};

@@ -86,7 +86,7 @@ fn has_branches(test: &BlockTest) -> bool {
 
 fn check(test: &BlockTest, datadir: &Path) {
     let genesis = ClusterGenesis::new(genesis_of(test).unwrap()).unwrap();
-    let mut memory = MemoryChain::new(&genesis, 1).unwrap();
+    let mut memory = MemoryChain::new(&genesis, Workers { executors: 1, threads: 1 }).unwrap();
     let identity = Identity { cluster_id: B256::ZERO, node_id: 1 };
     blockraft_storage::init(datadir, &genesis, &identity).unwrap();
     let open = || {

@@ -19,7 +19,7 @@ pub struct MemoryChain {
     rules: ChainRules,
     blocks: B256Map<Entry>,
     head: B256,
-    threads: usize,
+    workers: Workers,
 }
 
 #[derive(Debug)]
@@ -30,12 +30,11 @@ struct Entry {
 }
 
 impl MemoryChain {
-    /// A chain of nothing but its block 0. Blocks are executed serially by 1 thread, by the block engine
-    /// on more, of the current rayon pool.
+    /// A chain of nothing but its block 0.
     ///
     /// # Errors
     /// The trie of the allocation does not have the genesis header's root.
-    pub fn new(genesis: &ClusterGenesis, threads: usize) -> Result<Self, ImportError> {
+    pub fn new(genesis: &ClusterGenesis, workers: Workers) -> Result<Self, ImportError> {
         let rules = ChainRules::new(genesis)?;
         let allocation = genesis.state();
         let mut state = MemoryState::default();
@@ -49,7 +48,7 @@ impl MemoryChain {
         }
         let entry = Entry { tip: rules.genesis(genesis.header.clone()), state, trie };
         let head = genesis.hash();
-        Ok(Self { rules, blocks: B256Map::from_iter([(head, entry)]), head, threads })
+        Ok(Self { rules, blocks: B256Map::from_iter([(head, entry)]), head, workers })
     }
 
     /// Checks, executes and keeps a block; a refused one leaves no trace. Returns its hash.
@@ -59,9 +58,8 @@ impl MemoryChain {
         let parent =
             parent.ok_or(ImportError::UnknownParent { parent: block.header.parent_hash })?;
         let mut trie = parent.trie.clone();
-        let workers = Workers { executors: 1, threads: self.threads };
         let (tip, state) = (&parent.tip, &parent.state);
-        let verified = verify(&self.rules, tip, &mut block, state, &mut trie, workers)?;
+        let verified = verify(&self.rules, tip, &mut block, state, &mut trie, self.workers)?;
         let mut state = parent.state.clone();
         state.apply(&verified.executed.diff);
         let (number, hash) = (verified.header.number, verified.header.hash());

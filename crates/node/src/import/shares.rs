@@ -3,17 +3,13 @@
 //! Each executor sees the parent state and its own share, nothing else; what it found goes through its
 //! encoding for the wire and enters the engine as seeds. The result is the same for any number of them.
 
-use alloy_consensus::Transaction as _;
-use alloy_primitives::keccak256;
 use blockraft_execution::{
     BlockInput, ExecutedBlock, ExecutionError, Outcome, decode_outcomes, encode_outcomes,
     execute_block, execute_share,
 };
-use blockraft_primitives::{StateReader, Transaction};
+use blockraft_primitives::StateReader;
+use blockraft_protocol::{PARTITION_COUNT, PartitionId, anchor};
 use rayon::prelude::*;
-
-/// Partitions of the state: the first byte of a hashed address.
-const PARTITION_COUNT: usize = 256;
 
 /// Who executes blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +45,8 @@ fn seeds<S: StateReader>(
     }
     let mut shares = vec![Vec::new(); executors];
     for (index, tx) in input.transactions.iter().enumerate() {
-        shares[usize::from(partition_of(tx)) * executors / PARTITION_COUNT].push(index);
+        let PartitionId(partition) = PartitionId::of(anchor(tx));
+        shares[usize::from(partition) * executors / PARTITION_COUNT].push(index);
     }
     let outcomes = shares.par_iter().filter(|share| !share.is_empty()).map(|share| {
         let sent = encode_outcomes(&execute_share(input, state, share)?);
@@ -57,9 +54,4 @@ fn seeds<S: StateReader>(
     });
     let outcomes = outcomes.collect::<Result<Vec<_>, ExecutionError>>()?;
     Ok(outcomes.into_iter().flatten().collect())
-}
-
-/// The partition of a transaction's anchor: the contract or account that it calls, or else its sender.
-fn partition_of(tx: &Transaction) -> u8 {
-    keccak256(tx.to().unwrap_or_else(|| tx.signer()))[0]
 }
