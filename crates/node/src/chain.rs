@@ -72,8 +72,8 @@ pub(crate) struct Chain {
     /// Ends transactions that run for too long while a block is built; the node ticks it every second.
     pub(crate) watchdog: Watchdog,
     /// Where there are others to help: set once the node can reach them.
-    distributor: OnceLock<Arc<Distributor>>,
-    root_sharing: OnceLock<Arc<RootSharing>>,
+    distributor: OnceLock<Distributor>,
+    root_sharing: OnceLock<RootSharing>,
     trie: TriePlace,
     /// What this node found to be wrong with its own state.
     diverged: watch::Sender<Option<String>>,

@@ -1,23 +1,23 @@
 //! The leader's way to the executors: carries out what [`Dispatcher`] orders, while the thread that builds
 //! the block runs its own share and waits.
 
-use crate::clock::{Clock, Stopwatch};
+use crate::{
+    clock::Stopwatch,
+    gathering::{Desk, Order, Sharer},
+};
 use blockraft_execution::{ExecutionError, Outcome, decode_outcomes};
-use blockraft_primitives::{NodeId, Transaction, limits::UNIT_ANSWER_WAIT_MS};
+use blockraft_primitives::{NodeId, Transaction};
 use blockraft_protocol::{
     BlockWork, DispatchCommand, DispatchEvent, Dispatcher, Distribution, Evidence, Footprint,
-    Micros, Request, Response, Settled, Unit, WriteLocation,
+    Micros, Request, Response, Settled, UnitId, WriteLocation,
 };
-use blockraft_raft::{Plane, RaftStatus, Spawner, Transport};
+use blockraft_raft::{RaftStatus, Spawner, Transport};
 use blockraft_rpc::{Disagreement, DisagreementAnswer};
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{runtime::Handle, sync::watch};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 
-/// Messages of `protocol::message`; the only kind on the execution plane.
-pub(crate) const KIND_MESSAGE: u8 = 0;
 /// Seeds of a block that are looked at for what they write, about.
 const FOOTPRINT_SAMPLE: usize = 64;
 /// Transactions of a block whose gas is looked at, about.
@@ -53,36 +53,8 @@ impl Help {
 }
 
 /// Shares blocks out.
-pub(crate) struct Distributor {
-    node_id: NodeId,
-    transport: Transport,
-    spawner: Spawner,
-    runtime: Handle,
-    clock: Clock,
-    shared: Mutex<Shared>,
-    /// The gathering has changed.
-    changed: Condvar,
-}
-
-struct Shared {
-    dispatcher: Dispatcher,
-    gathering: Option<Gathering>,
-    wake: Option<Micros>,
-}
-
-/// What has come in for the block that is being built.
-struct Gathering {
-    gather: u64,
-    own: Vec<usize>,
-    kept: BTreeMap<u32, (Vec<usize>, Bytes)>,
-    closed: bool,
-}
-
-impl std::fmt::Debug for Distributor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Distributor").field("node_id", &self.node_id).finish_non_exhaustive()
-    }
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Distributor(Arc<Desk<Dispatcher>>);
 
 impl Distributor {
     /// To be made within the runtime that its messages travel in. `threads` are those that the leader runs
@@ -92,62 +64,43 @@ impl Distributor {
         spawner: Spawner,
         threads: usize,
         distribution: Distribution,
-    ) -> Arc<Self> {
+    ) -> Self {
         let identity = transport.identity();
-        let node_id = identity.node_id;
-        let dispatcher = Dispatcher::new(node_id, identity.cluster_id, threads, distribution);
-        Arc::new(Self {
-            node_id,
-            transport,
-            spawner,
-            runtime: Handle::current(),
-            clock: Clock::start(),
-            shared: Mutex::new(Shared { dispatcher, gathering: None, wake: None }),
-            changed: Condvar::new(),
-        })
+        let dispatcher =
+            Dispatcher::new(identity.node_id, identity.cluster_id, threads, distribution);
+        Self(Desk::new(transport, spawner, dispatcher))
     }
 
     /// Tells the dispatcher who leads and who else is there, until the node stops.
-    pub(crate) async fn follow(self: Arc<Self>, mut status: watch::Receiver<RaftStatus>) {
-        let stop = self.spawner.stop.clone();
-        let mut known = None;
-        loop {
-            let role = role_of(&status.borrow_and_update(), self.node_id);
-            if known.as_ref() != Some(&role) {
-                let (leading, others) = role.clone();
-                self.event(DispatchEvent::Role { leading, others });
-                known = Some(role);
-            }
-            match stop.run_until_cancelled(status.changed()).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) | None => return,
-            }
-        }
+    pub(crate) async fn follow(self, status: watch::Receiver<RaftStatus>) {
+        self.0.follow(status).await;
     }
 
     /// Has a block's transactions run by whoever can, if that pays. `run_own` runs those at some places
     /// here. Returns in time, with what there is.
     pub(crate) fn gather(
-        self: &Arc<Self>,
+        &self,
         work: impl FnOnce() -> BlockWork,
         run_own: impl FnOnce(&[usize]) -> Result<Vec<(usize, Outcome)>, ExecutionError>,
     ) -> Help {
-        if self.shared.lock().dispatcher.declines().is_some() {
+        if self.0.with(Dispatcher::declines).is_some() {
             return Help::default();
         }
         let planning = Stopwatch::start();
-        self.event(DispatchEvent::Block(work()));
+        let work = work();
+        let open = self
+            .0
+            .begin(|dispatcher, now| orders(dispatcher.step(now, DispatchEvent::Block(work))));
         planning.record_stage("plan");
-        let open = self.shared.lock().gathering.as_ref().map(|g| (g.gather, g.own.clone()));
         let Some((gather, indices)) = open else { return Help::default() };
 
         let running = Stopwatch::start();
         let own = run_own(&indices);
         let own_ns = running.elapsed_ns();
         let waiting = Stopwatch::start();
-        let kept = self.wait(gather);
+        let shares = self.0.wait(gather);
         waiting.record_stage("gather");
-        let mut help = Help { shares: kept.into_values().collect(), ..Help::default() };
+        let mut help = Help { shares, ..Help::default() };
         match own {
             Ok(outcomes) => {
                 help.learned.own = Some((indices, own_ns));
@@ -178,115 +131,69 @@ impl Distributor {
             .filter(|(n, (index, _))| n.is_multiple_of(step) || footprints.contains_key(index));
         let gas_used = sampled.map(|(_, used)| *used).collect();
         let settled = Settled { gas_used, footprints, own: Some(own), shared };
-        let mut shared = self.shared.lock();
-        shared.dispatcher.settle(transactions, &settled);
-        publish(&shared.dispatcher);
+        self.0.with(|dispatcher| {
+            dispatcher.settle(transactions, &settled);
+            publish(dispatcher);
+        });
     }
 
     /// What members contradicted each other about, the latest last.
     pub(crate) fn evidence(&self) -> Vec<Disagreement> {
-        self.shared.lock().dispatcher.evidence().map(disagreement).collect()
-    }
-
-    fn event(self: &Arc<Self>, event: DispatchEvent) {
-        let mut shared = self.shared.lock();
-        self.step(&mut shared, event);
-        drop(shared);
-        self.changed.notify_all();
-    }
-
-    fn step(self: &Arc<Self>, shared: &mut Shared, event: DispatchEvent) {
-        for command in shared.dispatcher.step(self.clock.micros(), event) {
-            match command {
-                DispatchCommand::RunAlone { .. } => shared.gathering = None,
-                DispatchCommand::Send { to, unit } => self.send(to, unit),
-                DispatchCommand::RunOwn { gather, indices: own } => {
-                    let kept = BTreeMap::new();
-                    shared.gathering = Some(Gathering { gather, own, kept, closed: false });
-                }
-                DispatchCommand::Keep { gather, share, indices, outcomes } => {
-                    if let Some(gathering) = shared.open(gather) {
-                        gathering.kept.insert(share, (indices, outcomes.into()));
-                    }
-                }
-                DispatchCommand::Discard { gather, share } => {
-                    if let Some(gathering) = shared.open(gather) {
-                        gathering.kept.remove(&share);
-                    }
-                }
-                DispatchCommand::Wake { at } => shared.wake = Some(at),
-                DispatchCommand::Close { gather } => {
-                    shared.wake = None;
-                    if let Some(gathering) = shared.open(gather) {
-                        gathering.closed = true;
-                    }
-                }
-                DispatchCommand::Alarm(evidence) => alarm(&evidence),
-            }
-        }
-    }
-
-    /// Waits until the gathering is closed: by answers, by the clock, or because this node is deposed.
-    fn wait(self: &Arc<Self>, gather: u64) -> BTreeMap<u32, (Vec<usize>, Bytes)> {
-        let mut shared = self.shared.lock();
-        loop {
-            let Some(gathering) = shared.open(gather) else { return BTreeMap::new() };
-            if gathering.closed {
-                let kept = std::mem::take(&mut gathering.kept);
-                shared.gathering = None;
-                return kept;
-            }
-            let wake = shared.wake.unwrap_or_default();
-            if wake <= self.clock.micros() {
-                self.step(&mut shared, DispatchEvent::Timer);
-                continue;
-            }
-            // Why it woke is seen above.
-            let _ = self.changed.wait_until(&mut shared, self.clock.instant_at(wake));
-        }
-    }
-
-    fn send(self: &Arc<Self>, to: NodeId, unit: Unit) {
-        let this = self.clone();
-        let ask = async move {
-            let id = unit.id;
-            let request = Request::Execute(unit).encode();
-            let wait = Duration::from_millis(UNIT_ANSWER_WAIT_MS);
-            let answer =
-                this.transport.request(to, Plane::Execution, KIND_MESSAGE, request.into(), wait);
-            let event = match answer.await.map(|bytes| Response::decode(&bytes)) {
-                Ok(Ok(Response::Executed(answer))) => DispatchEvent::Answered(answer),
-                Ok(Ok(Response::NotExecuted(refused))) => DispatchEvent::Refused(refused),
-                Ok(Ok(_) | Err(_)) => {
-                    tracing::warn!(peer = to, "the answer to a unit of work is none");
-                    DispatchEvent::Lost { to, unit: id }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "no answer to a unit of work");
-                    DispatchEvent::Lost { to, unit: id }
-                }
-            };
-            this.event(event);
-        };
-        let stop = self.spawner.stop.clone();
-        let ask = async move {
-            // When the node stops, nobody waits for the answer.
-            let _ = stop.run_until_cancelled(ask).await;
-        };
-        self.spawner.tasks.spawn_on(ask, &self.runtime);
+        self.0.with(|dispatcher| dispatcher.evidence().map(disagreement).collect())
     }
 }
 
-impl Shared {
-    fn open(&mut self, gather: u64) -> Option<&mut Gathering> {
-        self.gathering.as_mut().filter(|gathering| gathering.gather == gather)
+impl Sharer for Dispatcher {
+    type Part = Vec<usize>;
+    type Event = DispatchEvent;
+
+    fn step(&mut self, now: Micros, event: DispatchEvent) -> Vec<Order<Vec<usize>>> {
+        orders(self.step(now, event))
+    }
+
+    fn role(leading: Option<u64>, others: Vec<NodeId>) -> DispatchEvent {
+        DispatchEvent::Role { leading, others }
+    }
+
+    fn timer() -> DispatchEvent {
+        DispatchEvent::Timer
+    }
+
+    fn lost(to: NodeId, unit: UnitId) -> DispatchEvent {
+        DispatchEvent::Lost { to, unit }
+    }
+
+    fn heard(response: Response) -> Option<DispatchEvent> {
+        match response {
+            Response::Executed(answer) => Some(DispatchEvent::Answered(answer)),
+            Response::NotExecuted(refused) => Some(DispatchEvent::Refused(refused)),
+            _ => None,
+        }
     }
 }
 
-/// The term in which the node leads, and the other voters: learners are still catching up.
-pub(crate) fn role_of(status: &RaftStatus, node_id: NodeId) -> (Option<u64>, Vec<NodeId>) {
-    let others = status.members.iter().filter(|m| m.voter && m.id != node_id).map(|m| m.id);
-    (status.is_leader().then_some(status.term), others.collect())
+fn orders(commands: Vec<DispatchCommand>) -> Vec<Order<Vec<usize>>> {
+    commands.into_iter().filter_map(order).collect()
+}
+
+fn order(command: DispatchCommand) -> Option<Order<Vec<usize>>> {
+    Some(match command {
+        DispatchCommand::RunAlone { .. } => Order::Alone,
+        DispatchCommand::Send { to, unit } => {
+            Order::Send { to, unit: unit.id, request: Box::new(Request::Execute(unit)) }
+        }
+        DispatchCommand::RunOwn { gather, indices: part } => Order::Own { gather, part },
+        DispatchCommand::Keep { gather, share, indices: part, outcomes } => {
+            Order::Keep { gather, share, part, bytes: outcomes.into() }
+        }
+        DispatchCommand::Discard { gather, share } => Order::Discard { gather, share },
+        DispatchCommand::Wake { at } => Order::Wake { at },
+        DispatchCommand::Close { gather } => Order::Close { gather },
+        DispatchCommand::Alarm(evidence) => {
+            alarm(&evidence);
+            return None;
+        }
+    })
 }
 
 fn decode(shares: Vec<(Vec<usize>, Bytes)>) -> Vec<(usize, Outcome)> {

@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod executor;
 mod gateway;
+mod gathering;
 pub mod import;
 pub mod maintenance;
 mod node;

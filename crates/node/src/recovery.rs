@@ -64,7 +64,7 @@ impl Recovery {
             .increment(parsed.len() as u64);
         let finish = move || match senders {
             Some(senders) => put_together(parsed, senders, &rules),
-            None => parsed.into_iter().map(|one| recover(one?.0, &rules)).collect(),
+            None => on_cores(parsed.len(), parsed, |one| recover(one?.0, &rules)),
         };
         self.work(finish).await
     }
@@ -93,11 +93,7 @@ impl Recovery {
 fn decode_here(raw: &[Bytes], rules: &AdmissionRules) -> Results {
     let stopwatch = Stopwatch::start();
     let decode = |raw: &Bytes| parse(raw, rules).and_then(|tx| recover(tx, rules));
-    let results = if raw.len() < PARALLEL_COUNT_MIN {
-        raw.iter().map(decode).collect()
-    } else {
-        raw.par_iter().map(decode).collect()
-    };
+    let results = on_cores(raw.len(), raw, decode);
     stopwatch.record_stage("recover");
     results
 }
@@ -129,11 +125,25 @@ fn put_together(
 /// Recovers for another member.
 pub(crate) fn recover_all(signed: &[SignedHash]) -> Vec<Option<Address>> {
     let stopwatch = Stopwatch::start();
-    let senders = if signed.len() < PARALLEL_COUNT_MIN {
-        signed.iter().map(SignedHash::recover).collect()
-    } else {
-        signed.par_iter().map(SignedHash::recover).collect()
-    };
+    let senders = on_cores(signed.len(), signed, SignedHash::recover);
     stopwatch.record_stage("recover");
     senders
+}
+
+/// What `work` makes of each of `count`, in order: on all cores where that pays.
+fn on_cores<I, T>(
+    count: usize,
+    all: I,
+    work: impl Fn(<I as IntoParallelIterator>::Item) -> T + Send + Sync,
+) -> Vec<T>
+where
+    I: IntoParallelIterator<Iter: IndexedParallelIterator>
+        + IntoIterator<Item = <I as IntoParallelIterator>::Item>,
+    T: Send,
+{
+    if count < PARALLEL_COUNT_MIN {
+        all.into_iter().map(work).collect()
+    } else {
+        all.into_par_iter().map(work).collect()
+    }
 }

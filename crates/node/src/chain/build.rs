@@ -155,7 +155,7 @@ impl Chain {
     }
 
     /// Lets other members help from now on.
-    pub(crate) fn set_distributor(&self, distributor: Arc<Distributor>) {
+    pub(crate) fn set_distributor(&self, distributor: Distributor) {
         // Only ever called once, by the node that has just made it.
         let _ = self.distributor.set(distributor);
     }

@@ -76,13 +76,13 @@ impl<'d> Dealt<'d> {
 
 impl Chain {
     /// Has other members hash subtries of the blocks that this node builds from now on.
-    pub(crate) fn set_root_sharing(&self, sharing: Arc<RootSharing>) {
+    pub(crate) fn set_root_sharing(&self, sharing: RootSharing) {
         // Only ever called once, by the node that has just made it.
         let _ = self.root_sharing.set(sharing);
     }
 
     /// Where hashing might be shared out: not under a memory limit, see `may_lag`.
-    pub(super) fn root_sharing(&self) -> Option<&Arc<RootSharing>> {
+    pub(super) fn root_sharing(&self) -> Option<&RootSharing> {
         self.root_sharing.get().filter(|sharing| self.may_lag() && sharing.may_share())
     }
 
@@ -114,7 +114,7 @@ impl Chain {
     fn take_root_shared(
         &self,
         trie: &mut TrieOut<'_>,
-        sharing: &Arc<RootSharing>,
+        sharing: &RootSharing,
         open: &OpenGathering,
         dealt: &Dealt<'_>,
     ) -> Result<Rooted, NodeError> {
