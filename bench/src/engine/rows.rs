@@ -9,8 +9,8 @@ use crate::state::{at_least, at_most, seconds};
 use alloy_evm::EvmEnv;
 use anyhow::ensure;
 use blockraft_execution::{
-    BlockResult, Outcome, encode_outcomes, execute, execute_block, execute_share,
-    receipts_root_and_bloom,
+    Basis, BlockResult, Means, Outcome, encode_outcomes, execute_block, execute_share,
+    execute_with, receipts_root_and_bloom,
 };
 use blockraft_primitives::Receipt;
 use nix::time::ClockId;
@@ -91,7 +91,8 @@ impl Bench {
         clock: ClockId,
     ) -> anyhow::Result<(f64, BlockResult)> {
         let (input, state) = (self.workload.input(), &self.workload.state);
-        let (time, result) = timed(clock, || execute(&input, state, seeds, threads));
+        let means = Means { seeds, basis: Basis::Parent, ..Means::threads(threads) };
+        let (time, result) = timed(clock, || execute_with(&input, state, means));
         Ok((time, result?))
     }
 

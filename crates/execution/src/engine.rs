@@ -113,6 +113,17 @@ pub struct BuildInput<'a> {
     pub candidates: &'a [Transaction],
 }
 
+/// What state seeds were computed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Basis {
+    /// Any: what they read is compared, value by value, with what the block's parent state has.
+    #[default]
+    Unknown,
+    /// The block's parent state, for which whoever hands them in vouches: by fences that name the parent's
+    /// hash. What they read of it is not read again.
+    Parent,
+}
+
 /// How to run a block: nothing of it changes what comes out.
 #[derive(Default)]
 pub struct Means<'a> {
@@ -121,6 +132,8 @@ pub struct Means<'a> {
     /// Outcomes that were computed elsewhere, by the index of their transaction; missing, stale and
     /// duplicate ones only cost time.
     pub seeds: Vec<(usize, Outcome)>,
+    /// What the seeds were computed on.
+    pub basis: Basis,
     /// Takes the block's change in chunks while later transactions still run. Applied in order they lead to
     /// the state that the block's diff leads to. Called by one thread at a time, which other threads
     /// may come to wait for: long work belongs elsewhere. Of a block that fails, chunks are of no use.
@@ -260,13 +273,16 @@ pub fn is_light(transactions: &[Transaction], means: &Means<'_>) -> bool {
 /// A memory of the size that the block will probably need.
 fn new_memory<S: StateReader>(input: &BlockInput<'_>, state: S, means: &Means<'_>) -> Memory<S> {
     let (count, seeds) = (input.transactions.len(), &means.seeds);
-    let read_by_seeds = seeds.iter().map(|(_, seed)| seed.reads.len()).sum::<usize>();
-    let calls = input.transactions.iter().filter(|tx| !tx.input().is_empty()).count();
-    let expected = Expected {
-        places: FIRST as usize + count,
-        accounts: account_count(input.transactions),
-        slots: if seeds.is_empty() { 2 * calls } else { read_by_seeds.saturating_sub(2 * calls) },
+    let calls = || input.transactions.iter().filter(|tx| !tx.input().is_empty()).count();
+    let sum = |of: fn(&Outcome) -> usize| seeds.iter().map(|(_, seed)| of(seed)).sum::<usize>();
+    let slots = match means.basis {
+        _ if seeds.is_empty() => 2 * calls(),
+        // Reads come to the memory as well.
+        Basis::Unknown => sum(|seed| seed.reads.len()).saturating_sub(2 * calls()),
+        Basis::Parent => sum(|seed| seed.writes.accounts.iter().map(|a| a.storage.len()).sum()),
     };
+    let accounts = account_count(input.transactions);
+    let expected = Expected { places: FIRST as usize + count, accounts, slots };
     let parent = Parent::of(input.header, means.parent.clone());
     Memory::new(state, parent, input.header.beneficiary, expected)
 }
@@ -310,7 +326,7 @@ fn run<'a, S: StateReader>(
     means: Means<'a>,
 ) -> Result<Run<'a>, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
-    let Means { threads, seeds, sink, watchdog, access_list: wanted, .. } = means;
+    let Means { threads, seeds, basis, sink, watchdog, access_list: wanted, .. } = means;
     let mut stream = sink.map(Stream::new);
     let env = evm_env(spec, header);
     if env.cfg_env.spec < SpecId::SPURIOUS_DRAGON || env.cfg_env.spec >= SpecId::AMSTERDAM {
@@ -323,7 +339,7 @@ fn run<'a, S: StateReader>(
     let calls = system(&memory, &env, 0, |evm| before_transactions(spec, evm, &before))?;
     note(&mut stream, &calls.committed);
     calls.list(&mut access_list, &memory, 0, 0)?;
-    let start = Start { selection, seeds, stream, access_list, watchdog, threads };
+    let start = Start { selection, seeds, basis, stream, access_list, watchdog, threads };
     let schedule = Schedule::new(&memory, &env, transactions, FIRST, start);
     if threads < 2 {
         schedule.work(None);

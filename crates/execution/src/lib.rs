@@ -40,7 +40,7 @@ pub use consensus::{
 };
 pub use database::{DatabaseError, StateDatabase};
 pub use engine::{
-    BlockInput, BlockResult, BuildInput, BuildResult, Means, OUTCOMES_VERSION, Outcome,
+    Basis, BlockInput, BlockResult, BuildInput, BuildResult, Means, OUTCOMES_VERSION, Outcome,
     OutcomesError, build, build_with, decode_outcomes, encode_outcomes, execute, execute_share,
     execute_share_with, execute_transaction_shared, execute_with, is_light,
 };

@@ -10,8 +10,8 @@ use alloy_eips::{
 };
 use alloy_primitives::keccak256;
 use blockraft_execution::{
-    BlockInput, BlockResult, ExecutedBlock, ExecutionError, HeaderMismatch, decode_outcomes,
-    encode_outcomes, execute, execute_block, execute_share,
+    Basis, BlockInput, BlockResult, ExecutedBlock, ExecutionError, HeaderMismatch, Means,
+    decode_outcomes, encode_outcomes, execute_block, execute_share, execute_with,
 };
 use blockraft_primitives::{ChainSpec, Receipt, Transaction};
 use nix::time::{ClockId, clock_gettime};
@@ -114,7 +114,8 @@ impl Set {
                 seeds.extend(decode_outcomes(answer).expect("they were encoded above"));
             }
             let count = seeds.len();
-            execute(input, &block.state, seeds, self.threads).map(|result| (count, result))
+            let means = Means { seeds, basis: Basis::Parent, ..Means::threads(self.threads) };
+            execute_with(input, &block.state, means).map(|result| (count, result))
         });
         let (seeds, result) = result?;
         if shares.is_empty() {

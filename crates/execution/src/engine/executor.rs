@@ -102,6 +102,7 @@ impl<'a, M: Source> Executor<'a, M> {
         view.sender = Some(tx.signer());
         view.reads.clear();
         view.marks.clear();
+        view.inner.clear();
         let result = catch_unwind(AssertUnwindSafe(|| self.transact(tx)));
         let (verdict, writes) = match result {
             Ok(Ok(done)) => done,
@@ -114,8 +115,8 @@ impl<'a, M: Source> Executor<'a, M> {
         };
         let view = self.view();
         // Copies that are as long as they must be: the next transaction writes over the originals.
-        let (reads, seen) = (view.reads.clone(), view.seen());
-        Content { verdict, reads, seen, wipe_count, is_final: !traced, writes }.into()
+        let (reads, inner, seen) = (view.reads.clone(), view.inner.clone(), view.seen());
+        Content { verdict, reads, inner, seen, wipe_count, is_final: !traced, writes }.into()
     }
 
     fn view(&mut self) -> &mut View<'a, M> {
@@ -190,8 +191,9 @@ impl<'a, M: Source> Executor<'a, M> {
         }
         // Executors that agree say the same bytes.
         unasked.sort_unstable();
-        let zero = |(address, slot)| Read::Slot(address, slot, U256::ZERO);
-        view.reads.extend(unasked.into_iter().map(zero));
+        for (address, slot) in unasked {
+            view.note_unasked(Read::Slot(address, slot, U256::ZERO));
+        }
     }
 
     fn transfer(
@@ -241,6 +243,28 @@ impl<'a, M: Source> Executor<'a, M> {
 }
 
 impl<S: StateReader> Executor<'_, Memory<S>> {
+    /// [`Self::stale`] of an outcome that was computed on the block's very parent state: what it saw of that
+    /// is what is there, as long as nobody has written it.
+    pub(crate) fn stale_on_parent<'o>(
+        &self,
+        outcome: &'o Outcome,
+        place: Place,
+    ) -> Result<Option<&'o Read>, DatabaseError> {
+        let mut inner = outcome.inner.iter().copied().peekable();
+        for (index, read) in (0_u32..).zip(&outcome.reads) {
+            let is_inner = inner.next_if_eq(&index).is_some();
+            let is_unwritten = !is_inner && self.memory.is_as_in_parent(read, place);
+            if !is_unwritten && !self.holds(read, place)? {
+                return Ok(Some(read));
+            }
+        }
+        // What is added to must be known, and fit to be added to.
+        for Difference { address, .. } in &outcome.writes.differences {
+            self.memory.load(*address)?;
+        }
+        Ok(None)
+    }
+
     /// The first of an outcome's reads that would give something else at `place` now.
     pub(crate) fn stale<'o>(
         &self,

@@ -17,7 +17,7 @@ use alloy_primitives::{
     Address, B256, U256,
     map::{AddressMap, B256Map, Entry, U256Map},
 };
-use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange, StateReader};
 use revm::state::Bytecode;
 use std::cell::RefCell;
 
@@ -33,11 +33,21 @@ pub(crate) struct Ledger<S> {
 #[derive(Debug)]
 struct Held {
     now: Option<Account>,
+    /// Whether the block has written to it; slots have notes of their own.
+    is_written: bool,
     /// Slots that are not below are zero.
     starts_empty: bool,
     /// Whether the parent state has storage of it; `None` is not read yet.
     stored: Option<bool>,
-    slots: U256Map<U256>,
+    slots: U256Map<HeldSlot>,
+}
+
+/// A slot as it is now.
+#[derive(Clone, Copy, Debug)]
+struct HeldSlot {
+    value: U256,
+    /// Whether the block has written it.
+    is_written: bool,
 }
 
 impl<S: StateReader> Ledger<S> {
@@ -80,9 +90,9 @@ impl<S: StateReader> Source for Ledger<S> {
     fn account_and_stillness(
         &self,
         address: Address,
-        place: Place,
+        _: Place,
     ) -> Result<(Option<Account>, bool), DatabaseError> {
-        Ok((self.account(address, place)?, false))
+        self.ask(address, |held| Ok((held.now, !held.is_written)))
     }
 
     fn has_code(&self, address: Address, _: Place) -> Result<bool, DatabaseError> {
@@ -101,11 +111,24 @@ impl<S: StateReader> Source for Ledger<S> {
         })
     }
 
-    fn slot(&self, address: Address, slot: U256, _: Place) -> Result<U256, DatabaseError> {
+    fn slot_and_stillness(
+        &self,
+        address: Address,
+        slot: U256,
+        _: Place,
+    ) -> Result<(U256, bool), DatabaseError> {
         self.ask(address, |held| match held.slots.entry(slot) {
-            Entry::Occupied(entry) => Ok(*entry.get()),
-            Entry::Vacant(_) if held.starts_empty => Ok(U256::ZERO),
-            Entry::Vacant(entry) => Ok(*entry.insert(self.reader.storage(address, slot)?)),
+            Entry::Occupied(entry) => {
+                let HeldSlot { value, is_written } = *entry.get();
+                Ok((value, !is_written))
+            }
+            // It may have been emptied by the block.
+            Entry::Vacant(_) if held.starts_empty => Ok((U256::ZERO, !held.is_written)),
+            Entry::Vacant(entry) => {
+                let value = self.reader.storage(address, slot)?;
+                entry.insert(HeldSlot { value, is_written: false });
+                Ok((value, true))
+            }
         })
     }
 
@@ -141,8 +164,9 @@ impl<S: StateReader> Source for Ledger<S> {
             accounts.get_mut(&write.address).expect(WAS_READ).write(write);
         }
         for Difference { address, wei } in &writes.differences {
-            let account = &mut accounts.get_mut(address).expect(WAS_READ).now;
-            let account = account.get_or_insert_default();
+            let held = accounts.get_mut(address).expect(WAS_READ);
+            held.is_written = true;
+            let account = held.now.get_or_insert_default();
             account.balance = account.balance.wrapping_add(*wei);
         }
     }
@@ -154,10 +178,12 @@ const WAS_READ: &str = "who is written to was read before";
 impl Held {
     fn new(before: Option<Account>) -> Self {
         let starts_empty = before.is_none();
-        Self { now: before, starts_empty, stored: None, slots: U256Map::default() }
+        let slots = U256Map::default();
+        Self { now: before, is_written: false, starts_empty, stored: None, slots }
     }
 
     fn write(&mut self, write: &AccountDiff) {
+        self.is_written |= write.change != AccountChange::Unchanged || write.storage_wiped;
         match write.change {
             AccountChange::Unchanged => {}
             AccountChange::Deleted => self.now = None,
@@ -167,6 +193,7 @@ impl Held {
             self.starts_empty = true;
             self.slots.clear();
         }
-        self.slots.extend(write.storage.iter().map(|change| (change.slot, change.value)));
+        let written = |change: &SlotChange| HeldSlot { value: change.value, is_written: true };
+        self.slots.extend(write.storage.iter().map(|change| (change.slot, written(change))));
     }
 }

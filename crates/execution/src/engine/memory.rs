@@ -11,6 +11,7 @@
 
 mod cell;
 mod diff;
+mod parental;
 mod tips;
 
 use super::{
@@ -45,8 +46,11 @@ pub(crate) type Place = u32;
 /// tests they meet.
 const STRIPE_COUNT: usize = if cfg!(test) { 2 } else { 128 };
 
-/// Counters of changes: a power of two. In unit tests locations often share one.
-const MARK_COUNT: usize = if cfg!(test) { 8 } else { 1 << 14 };
+/// Counters of changes, a power of two: at least so many, and so many for each place, up to a limit.
+/// In unit tests locations often share one.
+const MARK_COUNT_MIN: usize = if cfg!(test) { 8 } else { 1 << 14 };
+const MARKS_PER_PLACE: usize = if cfg!(test) { 0 } else { 16 };
+const MARK_COUNT_MAX: usize = 1 << 18;
 
 /// See the module.
 pub(crate) struct Memory<S> {
@@ -137,6 +141,8 @@ impl<S: StateReader> Memory<S> {
             share + 2 * share.isqrt()
         };
         let (accounts, slots) = (share(accounts), share(slots));
+        let mark_count = (places * MARKS_PER_PLACE).next_power_of_two();
+        let mark_count = mark_count.clamp(MARK_COUNT_MIN, MARK_COUNT_MAX);
         let account_stripe = || AddressMap::with_capacity_and_hasher(accounts, Default::default());
         let slot_stripe = || SlotMap::with_capacity_and_hasher(slots, Default::default());
         Self {
@@ -145,7 +151,7 @@ impl<S: StateReader> Memory<S> {
             accounts: (0..STRIPE_COUNT).map(|_| RwLock::new(account_stripe())).collect(),
             slots: (0..STRIPE_COUNT).map(|_| RwLock::new(slot_stripe())).collect(),
             tips: Tips::new(fee_recipient, places),
-            marks: (0..MARK_COUNT).map(|_| AtomicU32::new(0)).collect(),
+            marks: (0..mark_count).map(|_| AtomicU32::new(0)).collect(),
             wipes: AtomicU32::new(0),
             codes: RwLock::default(),
             irregular: AtomicBool::new(false),
@@ -262,7 +268,7 @@ impl<S: StateReader> Memory<S> {
 
     /// An account's counters. To be taken before the account is read.
     pub(crate) fn account_mark(&self, address: Address) -> Mark {
-        let at = mark_of(mix(address));
+        let at = self.mark_of(mix(address));
         let [shape, value] = self.account_marks(at).map(|mark| mark.load(Acquire));
         Mark { at: at as u32, shape, value }
     }
@@ -280,7 +286,7 @@ impl<S: StateReader> Memory<S> {
 
     /// A slot's counter. To be taken before the slot is read.
     pub(crate) fn slot_mark(&self, address: Address, slot: U256) -> Mark {
-        let at = mark_of(mix_slot(address, slot));
+        let at = self.mark_of(mix_slot(address, slot));
         let value = self.marks[at].load(Acquire);
         // Its value is counted where an account's shape is.
         Mark { at: at as u32, shape: value, value }
@@ -385,10 +391,15 @@ impl<S: StateReader> Memory<S> {
 
     fn account_before(&self, address: Address) -> Result<Option<Account>, DatabaseError> {
         let account = self.reader.account(address)?;
+        self.judge_fitness(account);
+        Ok(account)
+    }
+
+    /// Looks at an account of the parent state for what [`Self::is_irregular`] says.
+    fn judge_fitness(&self, account: Option<Account>) {
         if account.is_some_and(|a| a.is_empty() || a.balance.bit_len() > 192) {
             self.irregular.store(true, Relaxed);
         }
-        Ok(account)
     }
 
     /// The last place before `place` at which the account's storage was wiped.
@@ -400,7 +411,7 @@ impl<S: StateReader> Memory<S> {
     }
 
     fn leave_marks(&self, write: &AccountDiff) {
-        for mark in self.account_marks(mark_of(mix(write.address))) {
+        for mark in self.account_marks(self.mark_of(mix(write.address))) {
             mark.fetch_add(1, Release);
         }
         if write.storage_wiped {
@@ -409,11 +420,15 @@ impl<S: StateReader> Memory<S> {
     }
 
     fn leave_slot_mark(&self, address: Address, slot: U256) {
-        self.marks[mark_of(mix_slot(address, slot))].fetch_add(1, Release);
+        self.marks[self.mark_of(mix_slot(address, slot))].fetch_add(1, Release);
     }
 
     fn leave_value_mark(&self, address: Address) {
-        self.account_marks(mark_of(mix(address)))[1].fetch_add(1, Release);
+        self.account_marks(self.mark_of(mix(address)))[1].fetch_add(1, Release);
+    }
+
+    fn mark_of(&self, mixed: u64) -> usize {
+        (mixed >> 40) as usize & (self.marks.len() - 1)
     }
 
     /// Counters of shape and value: neighbours.
@@ -464,10 +479,6 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn stripe_of(mixed: u64) -> usize {
     (mixed >> 57) as usize % STRIPE_COUNT
-}
-
-fn mark_of(mixed: u64) -> usize {
-    (mixed >> 40) as usize % MARK_COUNT
 }
 
 #[cfg(test)]

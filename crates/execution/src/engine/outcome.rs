@@ -2,7 +2,7 @@
 
 use super::memory::Seen;
 use crate::{collision, runner::Refusal};
-use alloy_primitives::{Address, B256, Log, U256};
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, Log, U256};
 use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
 use revm::state::{Account as EvmAccount, Bytecode, EvmState};
 use std::ops::{Deref, DerefMut};
@@ -19,6 +19,9 @@ pub struct Outcome(Box<Content>);
 pub struct Content {
     pub(crate) verdict: Verdict,
     pub(crate) reads: Vec<Read>,
+    /// Of a share's transaction: which of the reads saw something that the block itself wrote before it,
+    /// ascending. All others saw the parent state.
+    pub(crate) inner: Vec<u32>,
     /// The memory's counters before each of the reads; none of an outcome from elsewhere.
     pub(crate) seen: Vec<Seen>,
     /// How often storage had been wiped before the first of them.
@@ -30,10 +33,15 @@ pub struct Content {
 
 impl Outcome {
     /// One that was computed with another memory.
-    pub(crate) fn from_elsewhere(ran: Ran, reads: Vec<Read>, writes: Writes) -> Self {
+    pub(crate) fn from_elsewhere(
+        ran: Ran,
+        reads: Vec<Read>,
+        inner: Vec<u32>,
+        writes: Writes,
+    ) -> Self {
         let verdict = Verdict::Ran(ran);
         let seen = Vec::new();
-        Content { verdict, reads, seen, wipe_count: 0, is_final: false, writes }.into()
+        Content { verdict, reads, inner, seen, wipe_count: 0, is_final: false, writes }.into()
     }
 
     /// How it ended; leaves the logs out of what stays.
@@ -96,6 +104,20 @@ pub(crate) enum Read {
     Slot(Address, U256, U256),
     /// Whether an account without nonce and code has storage (EIP-7610).
     HasStorage(Address, bool),
+}
+
+impl Read {
+    /// Whether what comes to and goes from a balance does not change it.
+    pub(crate) fn ignores_balance(&self) -> bool {
+        match self {
+            Self::Codeless(_) | Self::HasStorage(..) => true,
+            // An account without code may be there for nothing but what was credited to it.
+            Self::Shape(_, code_hash, at_least) => {
+                at_least.is_zero() && *code_hash != KECCAK256_EMPTY
+            }
+            Self::Account(..) | Self::Slot(..) => false,
+        }
+    }
 }
 
 /// What it leaves behind.

@@ -11,6 +11,7 @@
 //! more than it can run itself calls another.
 
 use super::{
+    Basis,
     access_list::AccessList,
     claims::{Claim, Claims},
     executor::{Executor, Way},
@@ -52,6 +53,11 @@ pub(crate) struct Schedule<'a, 's, S: StateReader> {
     watchdog: Option<Watchdog>,
     /// Whether somebody wants to know what was read.
     listed: bool,
+    /// What seeds were computed on.
+    basis: Basis,
+    /// Whether seeds are published when they are judged and not before: there is one of each transaction, and
+    /// nobody runs ahead.
+    in_order: bool,
     transactions: &'a [Transaction],
     /// Place of the first transaction.
     first: Place,
@@ -104,6 +110,7 @@ struct Candidate<'a> {
 pub(crate) struct Start<'a> {
     pub(crate) selection: Option<Selection>,
     pub(crate) seeds: Vec<(usize, Outcome)>,
+    pub(crate) basis: Basis,
     pub(crate) stream: Option<Stream<'a>>,
     pub(crate) access_list: Option<AccessList>,
     pub(crate) watchdog: Option<Watchdog>,
@@ -111,13 +118,14 @@ pub(crate) struct Start<'a> {
 }
 
 impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
-    /// Seeds enter as first incarnations: published now, judged when the frontier comes.
+    /// Seeds enter as first incarnations: published now, if anybody may look at them, and judged when the
+    /// frontier comes.
     pub(crate) fn new(
         memory: &'a Memory<S>,
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
-        Start { selection, seeds, stream, access_list, watchdog, threads }: Start<'s>,
+        Start { selection, seeds, basis, stream, access_list, watchdog, threads }: Start<'s>,
     ) -> Self {
         let count = transactions.len();
         let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
@@ -131,9 +139,16 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             // Counters are of the memory in which it ran.
             seed.seen.clear();
             seed.is_final = false;
-            memory.publish(first + index as Place, &seed.writes);
             *entry.outcome.lock().expect(UNPOISONED) = Some(seed);
             entry.status.store(EXECUTED, Relaxed);
+        }
+        let in_order = seeded.iter().all(|seeded| *seeded);
+        if !in_order {
+            for (place, entry) in (first..).zip(&entries) {
+                if let Some(seed) = &*entry.outcome.lock().expect(UNPOISONED) {
+                    memory.publish(place, &seed.writes);
+                }
+            }
         }
         let claims = Claims::new(transactions, &seeded, threads);
         let listed = access_list.is_some();
@@ -145,6 +160,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             env,
             watchdog,
             listed,
+            basis,
+            in_order,
             transactions,
             first,
             entries,
@@ -304,10 +321,14 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     ) -> Verdict {
         let Candidate { index, tx, place, .. } = *candidate;
         if let Some(outcome) = &candidate.outcome {
-            match self.judge(executor, outcome, place) {
+            let is_seed = frontier.seeded[index];
+            match self.judge(executor, outcome, place, is_seed) {
                 Ok(Judgement::Holds) => {
-                    frontier.seeds_kept += usize::from(frontier.seeded[index]);
+                    frontier.seeds_kept += usize::from(is_seed);
                     let outcome = candidate.outcome.take().expect("it was there above");
+                    if self.in_order {
+                        self.memory.publish(place, &outcome.writes);
+                    }
                     return self.hand_on(frontier, place, outcome);
                 }
                 Ok(Judgement::Stale(writer)) => {
@@ -345,7 +366,10 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             }
         }
         let verdict = outcome.take_verdict();
-        *self.entries[frontier.index].outcome.lock().expect(UNPOISONED) = Some(outcome);
+        // Nobody here has run a seed.
+        if !frontier.seeded[frontier.index] {
+            *self.entries[frontier.index].outcome.lock().expect(UNPOISONED) = Some(outcome);
+        }
         verdict
     }
 
@@ -360,11 +384,17 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         executor: &Executor<'a, Memory<S>>,
         outcome: &Outcome,
         place: Place,
+        is_seed: bool,
     ) -> Result<Judgement, DatabaseError> {
         if outcome.is_final {
             return Ok(Judgement::Holds);
         }
-        if let Some(read) = executor.stale(outcome, place)? {
+        let stale = if is_seed && self.basis == Basis::Parent {
+            executor.stale_on_parent(outcome, place)?
+        } else {
+            executor.stale(outcome, place)?
+        };
+        if let Some(read) = stale {
             return Ok(Judgement::Stale(self.writer(read, place)));
         }
         // What failed on a state that may never have been is tried again on one that is.
@@ -386,7 +416,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     }
 
     fn retract(&self, candidate: &Candidate<'_>) {
-        if let Some(outcome) = &candidate.outcome {
+        if let Some(outcome) = candidate.outcome.as_ref().filter(|_| !self.in_order) {
             self.memory.retract(candidate.place, &outcome.writes);
         }
     }

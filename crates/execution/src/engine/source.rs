@@ -22,7 +22,7 @@ pub(crate) trait Source {
     fn parent(&self) -> &Parent;
     /// The account as a transaction at `place` sees it.
     fn account(&self, address: Address, place: Place) -> Result<Option<Account>, DatabaseError>;
-    /// As [`Self::account`], and whether no place has written to the account.
+    /// As [`Self::account`], and whether no place has written to the account: then it is the parent's.
     fn account_and_stillness(
         &self,
         address: Address,
@@ -32,8 +32,14 @@ pub(crate) trait Source {
     fn has_code(&self, address: Address, place: Place) -> Result<bool, DatabaseError>;
     /// Whether an account without nonce and code has storage.
     fn has_storage(&self, address: Address, place: Place) -> Result<bool, DatabaseError>;
-    /// The slot as a transaction at `place` sees it; see [`Parent::resolve`] for what may stand there.
-    fn slot(&self, address: Address, slot: U256, place: Place) -> Result<U256, DatabaseError>;
+    /// The slot as a transaction at `place` sees it (see [`Parent::resolve`] for what may stand there), and
+    /// whether that is certainly what the parent state has; it never is where others write meanwhile.
+    fn slot_and_stillness(
+        &self,
+        address: Address,
+        slot: U256,
+        place: Place,
+    ) -> Result<(U256, bool), DatabaseError>;
     /// Code by its hash.
     fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError>;
     /// An account's counters. To be taken before the account is read.
@@ -80,8 +86,13 @@ impl<S: StateReader> Source for Memory<S> {
         self.has_storage(address, place)
     }
 
-    fn slot(&self, address: Address, slot: U256, place: Place) -> Result<U256, DatabaseError> {
-        self.slot(address, slot, place)
+    fn slot_and_stillness(
+        &self,
+        address: Address,
+        slot: U256,
+        place: Place,
+    ) -> Result<(U256, bool), DatabaseError> {
+        Ok((self.slot(address, slot, place)?, false))
     }
 
     fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError> {

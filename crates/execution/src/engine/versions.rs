@@ -30,6 +30,11 @@ impl<T: Copy> Versions<T> {
         }
     }
 
+    /// The one value that there is, if there is one.
+    pub(crate) fn only(&self) -> Option<T> {
+        self.first.filter(|_| self.rest().is_empty()).map(|(_, value)| value)
+    }
+
     /// Those from one place to before another.
     pub(crate) fn between(&self, from: Place, to: Place) -> impl Iterator<Item = T> {
         let rest = self.rest();
@@ -118,6 +123,8 @@ mod tests {
                 assert_eq!(between, inside.collect::<Vec<_>>(), "step {step}");
             }
             assert_eq!(versions.is_empty(), expected.is_empty());
+            let only = expected.values().next().filter(|_| expected.len() == 1);
+            assert_eq!(versions.only().as_ref(), only);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     watchdog::Watch,
 };
 use alloy_primitives::{
-    Address, B256, KECCAK256_EMPTY, U256,
+    Address, B256, U256,
     map::{AddressMap, B256Map},
 };
 use blockraft_primitives::{Account, StateReader};
@@ -37,6 +37,8 @@ pub(crate) struct View<'a, M> {
     pub(crate) reads: Vec<Read>,
     /// The memory's counters before each read, where others write meanwhile.
     pub(crate) marks: Vec<Mark>,
+    /// Which of `reads` saw what the block itself wrote, where nobody writes meanwhile; ascending.
+    pub(crate) inner: Vec<u32>,
     pub(crate) balances: Balances,
     /// Whether to note reads.
     pub(crate) traced: bool,
@@ -73,6 +75,7 @@ impl<'a, M: Source> View<'a, M> {
             sender: None,
             reads: Vec::new(),
             marks: Vec::new(),
+            inner: Vec::new(),
             balances: Balances::default(),
             traced: false,
             patience: Patience::Wait,
@@ -92,8 +95,10 @@ impl<'a, M: Source> View<'a, M> {
             self.mark(|_| mark);
             self.shared_account(address, mark)?
         } else {
-            let account = self.memory.account(address, self.place);
-            self.noting(account)?
+            let found = self.memory.account_and_stillness(address, self.place);
+            let (account, is_still) = self.noting(found)?;
+            self.note_stillness(is_still);
+            account
         };
         self.note(Read::Account(address, account));
         Ok(account)
@@ -121,15 +126,10 @@ impl<'a, M: Source> View<'a, M> {
     /// What says that the transaction's reads hold, as long as none of these counters has moved.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let seen = |(read, mark): (&Read, &Mark)| match read {
-            Read::Account(address, _) => self.memory.seen_value(*address, *mark),
-            // An account without code may be there for nothing but what was credited to it.
-            Read::Shape(_, code_hash, at_least)
-                if at_least.is_zero() && *code_hash != KECCAK256_EMPTY =>
-            {
-                mark.shape()
+            Read::Account(address, _) | Read::Shape(address, ..) if !read.ignores_balance() => {
+                self.memory.seen_value(*address, *mark)
             }
-            Read::Shape(address, ..) => self.memory.seen_value(*address, *mark),
-            Read::Codeless(_) | Read::HasStorage(..) | Read::Slot(..) => mark.shape(),
+            _ => mark.shape(),
         };
         self.reads.iter().zip(&self.marks).map(seen).collect()
     }
@@ -137,10 +137,17 @@ impl<'a, M: Source> View<'a, M> {
     /// Whether the account has no code; only a yes is noted.
     pub(crate) fn is_codeless(&mut self, address: Address) -> Result<bool, DatabaseError> {
         let mark = self.memory.account_mark(address);
-        let has_code = self.memory.has_code(address, self.place);
-        let codeless = !self.noting(has_code)?;
+        let found = if M::IS_SHARED {
+            self.memory.has_code(address, self.place).map(|has_code| (has_code, false))
+        } else {
+            let found = self.memory.account_and_stillness(address, self.place);
+            found.map(|(account, is_still)| (account.is_some_and(|a| a.has_code()), is_still))
+        };
+        let (has_code, is_still) = self.noting(found)?;
+        let codeless = !has_code;
         if codeless {
             self.mark(|_| mark);
+            self.note_stillness(is_still);
             self.note(Read::Codeless(address));
         }
         Ok(codeless)
@@ -151,6 +158,7 @@ impl<'a, M: Source> View<'a, M> {
         self.mark(|memory| memory.account_mark(address));
         let has_storage = self.memory.has_storage(address, self.place);
         let has_storage = self.noting(has_storage)?;
+        self.note_stillness(false);
         self.note(Read::HasStorage(address, has_storage));
         Ok(has_storage)
     }
@@ -162,6 +170,19 @@ impl<'a, M: Source> View<'a, M> {
             let mark = mark(self.memory);
             self.marks.push(mark);
         }
+    }
+
+    /// Says of the read that is noted next whether it saw the parent state.
+    fn note_stillness(&mut self, is_still: bool) {
+        if !M::IS_SHARED && self.traced && !is_still {
+            self.inner.push(self.reads.len() as u32);
+        }
+    }
+
+    /// Notes a read that nobody asked for.
+    pub(crate) fn note_unasked(&mut self, read: Read) {
+        self.note_stillness(false);
+        self.note(read);
     }
 
     fn note(&mut self, read: Read) {
@@ -210,10 +231,13 @@ impl<M: Source> Database for View<'_, M> {
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
         self.mark(|memory| memory.slot_mark(address, slot));
-        let value = self.memory.slot(address, slot, self.place);
-        let value =
-            value.and_then(|value| self.memory.parent().resolve(address, value, self.patience));
-        let value = self.noting(value)?;
+        let found = self.memory.slot_and_stillness(address, slot, self.place);
+        let found = found.and_then(|(value, is_still)| {
+            let value = self.memory.parent().resolve(address, value, self.patience)?;
+            Ok((value, is_still))
+        });
+        let (value, is_still) = self.noting(found)?;
+        self.note_stillness(is_still);
         self.note(Read::Slot(address, slot, value));
         Ok(value)
     }

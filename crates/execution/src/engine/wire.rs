@@ -16,7 +16,7 @@ pub use decode::{OutcomesError, decode_outcomes};
 pub use encode::encode_outcomes;
 
 /// Version of the encoding; another one is refused.
-pub const OUTCOMES_VERSION: u8 = 3;
+pub const OUTCOMES_VERSION: u8 = 4;
 
 /// Kinds of reads, of changes of an account, and signs of differences, as they are written.
 mod kind {
@@ -27,6 +27,8 @@ mod kind {
     pub(super) const NO_STORAGE: u8 = 4;
     pub(super) const STORAGE: u8 = 5;
     pub(super) const SHAPE: u8 = 6;
+    /// Added to a read's kind: it saw what the block itself wrote, not the parent state.
+    pub(super) const INNER: u8 = 0x10;
 
     pub(super) const UNCHANGED: u8 = 0;
     pub(super) const DELETED: u8 = 1;
@@ -65,6 +67,7 @@ mod tests {
                 Read::HasStorage(address(6), false),
                 Read::Shape(address(7), keccak256(&code), U256::from(8)),
             ],
+            vec![0, 3, 4],
             Writes {
                 accounts: vec![AccountDiff {
                     address: address(1),
@@ -77,14 +80,14 @@ mod tests {
             },
         );
         let reverted = Ran { success: false, gas_used: 21_000, logs: vec![] };
-        let revert = Outcome::from_elsewhere(reverted, vec![], Writes::default());
+        let revert = Outcome::from_elsewhere(reverted, vec![], vec![], Writes::default());
         vec![(4, call), (700, revert)]
     }
 
     #[test]
-    fn bytes_are_those_of_version_3() {
+    fn bytes_are_those_of_version_4() {
         let bytes = alloy_primitives::hex::encode(encode_outcomes(&outcomes()));
-        assert_eq!(bytes, include_str!("../../testdata/outcomes-v3.hex").trim());
+        assert_eq!(bytes, include_str!("../../testdata/outcomes-v4.hex").trim());
     }
 
     #[test]

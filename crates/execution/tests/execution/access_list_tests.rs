@@ -3,7 +3,7 @@
 use crate::{
     chain::{Chain, call, from, osaka, user},
     contracts::{CONTRACTS, COUNTER, deploy},
-    engine_tests::{shares, with_late},
+    engine_tests::{dealt, shares, with_late},
 };
 use alloy_consensus::Header;
 use alloy_eips::eip7928::{BlockAccessIndex, BlockAccessList, validate_block_access_list};
@@ -16,7 +16,9 @@ use alloy_evm::{
 };
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, U256};
-use blockraft_execution::{BlockInput, LateValues, Means, StateDatabase, evm_env, execute_with};
+use blockraft_execution::{
+    Basis, BlockInput, LateValues, Means, StateDatabase, evm_env, execute_with,
+};
 use blockraft_primitives::MemoryState;
 use rand::{Rng, rngs::SmallRng};
 use revm::database::{State, WrapDatabaseRef};
@@ -57,11 +59,19 @@ fn oracle(input: &BlockInput<'_>, parent: &MemoryState) -> BlockAccessList {
 pub(crate) fn check(rng: &mut SmallRng, input: &BlockInput<'_>, parent: &MemoryState) {
     let expected = oracle(input, parent);
     validate_block_access_list(&expected, input.transactions.len()).unwrap();
-    let seeds = [vec![], vec![], vec![], shares(rng, input, parent, 4)];
-    let threads = [1, 2, 4, rng.random_range(1..=4)];
-    for (seeds, threads) in seeds.into_iter().zip(threads) {
+    let on = |rng: &mut SmallRng, basis| shares(rng, input, parent, (4, basis));
+    let runs = [
+        (vec![], Basis::Unknown, 1),
+        (vec![], Basis::Unknown, 2),
+        (vec![], Basis::Unknown, 4),
+        (on(rng, Basis::Unknown), Basis::Unknown, rng.random_range(1..=4)),
+        (on(rng, Basis::Parent), Basis::Parent, rng.random_range(1..=4)),
+        (dealt(input, parent, 3), Basis::Parent, 1),
+    ];
+    for (seeds, basis, threads) in runs {
         let mut list = BlockAccessList::new();
-        let means = Means { seeds, access_list: Some(&mut list), ..Means::threads(threads) };
+        let list_of = Some(&mut list);
+        let means = Means { seeds, basis, access_list: list_of, ..Means::threads(threads) };
         execute_with(input, parent, means).unwrap();
         same(&list, &expected);
     }

@@ -7,7 +7,9 @@ use crate::{
     engine_tests,
     fixtures::{BlockchainTest, tests_of},
 };
-use blockraft_execution::{BlockInput, ExecutedBlock, execute, execute_block};
+use blockraft_execution::{
+    Basis, BlockInput, ExecutedBlock, Means, execute, execute_block, execute_with,
+};
 use blockraft_primitives::{AccountChange, MemoryState, StateDiff, StateReader};
 use rand::{SeedableRng, rngs::SmallRng};
 use rayon::iter::{ParallelBridge, ParallelIterator};
@@ -106,9 +108,14 @@ fn conflict_blocks_give_their_state_roots() {
         engine_tests::check(&mut SmallRng::seed_from_u64(1), input, parent);
         for (executors, threads) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2), (4, 4)] {
             let seeds = engine_tests::dealt(input, parent, executors);
-            let result = execute(input, parent, seeds, threads).map_err(|e| e.to_string())?;
-            if result.block != *expected {
-                return Err(format!("{executors} executors, {threads} threads: engine differs"));
+            for basis in [Basis::Unknown, Basis::Parent] {
+                let seeds = seeds.clone();
+                let means = Means { seeds, basis, ..Means::threads(threads) };
+                let result = execute_with(input, parent, means).map_err(|e| e.to_string())?;
+                if result.block != *expected {
+                    let means = format!("{executors} executors, {basis:?}, {threads} threads");
+                    return Err(format!("{means}: engine differs"));
+                }
             }
         }
         Ok(())

@@ -10,9 +10,9 @@ use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, bytes, keccak256};
 use blockraft_execution::{
-    BlockAttributes, BlockInput, BuildInput, BuiltBlock, LateParent, LateValues, Means, Outcome,
-    build, build_block, build_with, decode_outcomes, encode_outcomes, execute, execute_block,
-    execute_share, execute_with, next_header,
+    Basis, BlockAttributes, BlockInput, BuildInput, BuiltBlock, ExecutedBlock, LateParent,
+    LateValues, Means, Outcome, build, build_block, build_with, decode_outcomes, encode_outcomes,
+    execute, execute_block, execute_share, execute_with, next_header,
 };
 use blockraft_primitives::{MemoryState, StateDiff, StateReader};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -62,14 +62,15 @@ const FORKS: [&str; 20] = [
     "Frontier",
 ];
 
-/// Shares of the block as `executors` would return them: some missing, some computed on a state that is
-/// not the parent's, some twice.
+/// Shares of the block as `executors` would return them: some missing, some twice, and some computed on a
+/// state that is not the parent's, unless somebody vouches for that.
 pub(crate) fn shares(
     rng: &mut SmallRng,
     input: &BlockInput<'_>,
     parent: &MemoryState,
-    executors: usize,
+    (executors, basis): (usize, Basis),
 ) -> Vec<(usize, Outcome)> {
+    let is_fenced = basis == Basis::Parent;
     let mut plan = vec![Vec::new(); executors];
     let by_sender = rng.random_bool(0.5);
     for (index, tx) in input.transactions.iter().enumerate() {
@@ -82,6 +83,12 @@ pub(crate) fn shares(
         match rng.random_range(0..10) {
             // Missing; a late one is no different.
             0 => continue,
+            // Missing in part: some saw what outcomes wrote that nobody has.
+            1 if is_fenced => {
+                let mut outcomes = execute_share(input, parent, &share).unwrap();
+                outcomes.retain(|_| rng.random_bool(0.6));
+                seeds.extend(outcomes);
+            }
             1 => seeds.extend(execute_share(input, stale(rng, parent), &share).unwrap()),
             // Part of it twice.
             2 => {
@@ -90,7 +97,7 @@ pub(crate) fn shares(
                 seeds.extend(execute_share(input, parent, &share).unwrap());
             }
             // Twice, the first time by one that lags.
-            3 => {
+            3 if !is_fenced => {
                 seeds.extend(execute_share(input, stale(rng, parent), &share).unwrap());
                 seeds.extend(execute_share(input, parent, &share).unwrap());
             }
@@ -146,13 +153,32 @@ pub(crate) fn check(rng: &mut SmallRng, input: &BlockInput<'_>, parent: &MemoryS
         again += result.executed_again;
     }
     for executors in [1, 2, 4, 8] {
-        let seeds = shares(rng, input, parent, executors);
-        let threads = [1, 2, 4][rng.random_range(0..3)];
-        let result = execute(input, parent, seeds, threads).unwrap();
-        assert_eq!(result.block, expected, "{executors} executors, {threads} threads");
+        for basis in [Basis::Unknown, Basis::Parent] {
+            let seeds = shares(rng, input, parent, (executors, basis));
+            let threads = [1, 2, 4][rng.random_range(0..3)];
+            let means = Means { seeds, basis, ..Means::threads(threads) };
+            let result = execute_with(input, parent, means).unwrap();
+            let name = format!("{executors} executors, {basis:?}, {threads} threads");
+            assert_eq!(result.block, expected, "{name}");
+        }
     }
+    check_whole(input, parent, &expected);
     check_means(rng, input, parent, &expected.diff);
     again
+}
+
+/// Holds blocks of which executors ran everything, in turn, against the oracle.
+fn check_whole(input: &BlockInput<'_>, parent: &MemoryState, expected: &ExecutedBlock) {
+    for (executors, threads) in [(1, 1), (2, 1), (3, 2), (8, 4)] {
+        let seeds = dealt(input, parent, executors);
+        let means = Means { seeds, basis: Basis::Parent, ..Means::threads(threads) };
+        let result = execute_with(input, parent, means).unwrap();
+        assert_eq!(result.block, *expected, "dealt to {executors}, {threads} threads");
+        if executors == 1 {
+            let all = result.seeds_kept == input.transactions.len() || result.seeds_kept == 0;
+            assert!(all && result.executed_again == 0, "one executor sees what the block sees");
+        }
+    }
 }
 
 /// Holds chunks and a late parent hash against the diff.
@@ -162,7 +188,8 @@ fn check_means(
     parent: &MemoryState,
     expected: &StateDiff,
 ) {
-    let seeds = shares(rng, input, parent, 2);
+    let basis = if rng.random_bool(0.5) { Basis::Parent } else { Basis::Unknown };
+    let seeds = shares(rng, input, parent, (2, basis));
     for (seeds, threads) in [(vec![], 1), (vec![], 2), (vec![], 4), (seeds, 2)] {
         let header =
             Header { parent_hash: B256::ZERO, mix_hash: B256::ZERO, ..input.header.clone() };
@@ -185,6 +212,7 @@ fn check_means(
             let means = Means {
                 threads,
                 seeds,
+                basis,
                 sink: Some(sink),
                 parent: parent_of_it,
                 ..Means::default()
@@ -336,10 +364,13 @@ fn check_build(
         assert_eq!(result.block, *expected, "{threads} threads");
     }
     for executors in [1, 2, 4, 8] {
-        let seeds = shares(rng, &block, parent, executors);
+        let basis = if rng.random_bool(0.5) { Basis::Parent } else { Basis::Unknown };
+        let seeds = shares(rng, &block, parent, (executors, basis));
         let threads = [1, 2, 4][rng.random_range(0..3)];
-        let result = build(input, parent, seeds, threads).unwrap();
-        assert_eq!(result.block, *expected, "{executors} executors, {threads} threads");
+        let means = Means { seeds, basis, ..Means::threads(threads) };
+        let result = build_with(input, parent, means).unwrap();
+        let name = format!("{executors} executors, {basis:?}, {threads} threads");
+        assert_eq!(result.block, *expected, "{name}");
     }
     let values = LateValues {
         parent_hash: input.parent.hash(),
@@ -385,9 +416,12 @@ fn refused_transaction_is_named_as_the_oracle_names_it() {
         let expected = execute_block(&chain.spec, &parent, &block.header, &transactions, &[], &[])
             .unwrap_err()
             .to_string();
-        let seeds = shares(&mut rng, &input, &parent, 2);
-        for (seeds, threads) in [(vec![], 1), (vec![], 2), (seeds, 2)] {
-            let got = execute(&input, &parent, seeds, threads).unwrap_err().to_string();
+        let runs = [(None, 1), (None, 2), (Some(Basis::Unknown), 2), (Some(Basis::Parent), 2)];
+        for (basis, threads) in runs {
+            let seeds = basis.map(|basis| shares(&mut rng, &input, &parent, (2, basis)));
+            let (seeds, basis) = (seeds.unwrap_or_default(), basis.unwrap_or_default());
+            let means = Means { seeds, basis, ..Means::threads(threads) };
+            let got = execute_with(&input, &parent, means).unwrap_err().to_string();
             assert_eq!(got, expected);
         }
     }

@@ -17,8 +17,8 @@ use alloy_consensus::{Header, Sealed};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
-    BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Means, Outcome, build_with,
-    execute_share, is_light, next_header,
+    Basis, BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Means, Outcome,
+    build_with, execute_share, is_light, next_header,
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, PartitionSet, Receipt,
@@ -184,6 +184,7 @@ impl Chain {
         let means = Means {
             threads: self.threads(),
             seeds,
+            basis: Basis::Parent,
             watchdog: Some(self.watchdog.clone()),
             ..Means::default()
         };

@@ -11,8 +11,8 @@ use alloy_consensus::{Header, Sealed};
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::U256;
 use blockraft_execution::{
-    BlockAttributes, BlockInput, BuildInput, BuiltBlock, ExecutedBlock, ExecutionError, Means,
-    Outcome, build_with, encode_outcomes, execute_share, execute_with, next_header,
+    Basis, BlockAttributes, BlockInput, BuildInput, BuiltBlock, ExecutedBlock, ExecutionError,
+    Means, Outcome, build_with, encode_outcomes, execute_share, execute_with, next_header,
 };
 use blockraft_primitives::{ChainSpec, ClusterGenesis, StateReader, Transaction};
 use blockraft_protocol::{
@@ -117,7 +117,8 @@ impl Chain {
         let (seeds, learned) = self.help_with_given(header, transactions, (parent, state));
         let spec = &*self.given_spec;
         let input = BlockInput { spec, header, transactions, ommers: &[], withdrawals };
-        let means = Means { threads: self.threads(), seeds, ..Means::default() };
+        let basis = Basis::Parent;
+        let means = Means { threads: self.threads(), seeds, basis, ..Means::default() };
         let running = Stopwatch::start();
         let result = self.workers.install(|| execute_with(&input, state, means))?;
         super::build::count_run(result.seeds_kept, result.executed_again);
@@ -139,7 +140,8 @@ impl Chain {
         let (seeds, learned) = self.help_with_given(&header, candidates, (kind, state));
         let input = BuildInput { spec, parent, attributes, candidates };
         let watchdog = Some(self.watchdog.clone());
-        let means = Means { threads: self.threads(), seeds, watchdog, ..Means::default() };
+        let threads = self.threads();
+        let means = Means { threads, seeds, basis: Basis::Parent, watchdog, ..Means::default() };
         let running = Stopwatch::start();
         let result = self.workers.install(|| build_with(&input, state, means))?;
         super::build::count_run(result.seeds_kept, result.executed_again);

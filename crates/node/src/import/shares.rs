@@ -4,8 +4,8 @@
 //! encoding for the wire and enters the engine as seeds. The result is the same for any number of them.
 
 use blockraft_execution::{
-    BlockInput, ExecutedBlock, ExecutionError, Outcome, decode_outcomes, encode_outcomes,
-    execute_block, execute_share,
+    Basis, BlockInput, ExecutedBlock, ExecutionError, Means, Outcome, decode_outcomes,
+    encode_outcomes, execute_block, execute_share, execute_with,
 };
 use blockraft_primitives::StateReader;
 use blockraft_protocol::{PARTITION_COUNT, PartitionId, anchor};
@@ -31,7 +31,8 @@ pub(super) fn execute<S: StateReader>(
         return execute_block(spec, state, header, transactions, ommers, withdrawals);
     }
     let seeds = seeds(input, &state, workers.executors)?;
-    Ok(blockraft_execution::execute(input, state, seeds, workers.threads)?.block)
+    let means = Means { seeds, basis: Basis::Parent, ..Means::threads(workers.threads) };
+    Ok(execute_with(input, state, means)?.block)
 }
 
 /// What the executors make of their shares.

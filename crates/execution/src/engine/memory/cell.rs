@@ -36,7 +36,26 @@ pub(super) struct WrittenSlot {
     pub(super) slot: U256,
     pub(super) at: Place,
     pub(super) value: U256,
-    pub(super) before: U256,
+    /// `None`: another one, whatever it is.
+    pub(super) before: Option<U256>,
+}
+
+impl WrittenSlot {
+    /// The change since the parent state, in which the account may have had no storage.
+    fn change(self, starts_empty: bool, wipe: Option<Place>) -> Option<SlotChange> {
+        let Self { slot, at, value, before } = self;
+        let value = slot_value((Some((at, value)), None), wipe)?;
+        let first = if starts_empty { Some(U256::ZERO) } else { before };
+        (first != Some(value)).then_some(SlotChange { slot, value })
+    }
+}
+
+/// What changed in the storage of an account to which nothing else was done.
+pub(super) fn changed_slots(written: Vec<WrittenSlot>) -> Vec<SlotChange> {
+    let mut storage: Vec<_> =
+        written.into_iter().filter_map(|slot| slot.change(false, None)).collect();
+    storage.sort_unstable_by_key(|change: &SlotChange| change.slot);
+    storage
 }
 
 /// What a reader sees, if it is known: the last version if that was not wiped since, else the parent's
@@ -60,11 +79,6 @@ impl SlotCell {
 }
 
 impl Cell {
-    /// One that nobody has written to.
-    pub(super) fn of(before: Option<Account>) -> Self {
-        Self { before: Some(before), ..Self::default() }
-    }
-
     /// The last account version before `place`, the parent's included; `None` where that is not read yet.
     pub(super) fn version(&self, place: Place) -> Option<(Option<Place>, Option<Account>)> {
         match self.versions.last_before(place) {
@@ -145,6 +159,18 @@ impl Cell {
         !self.versions.is_empty() || !self.differences.is_empty() || !self.wipes().is_empty()
     }
 
+    /// Whether no place before `place` has written to it, credits apart if they do not matter.
+    pub(super) fn is_unwritten(&self, place: Place, but_credits: bool) -> bool {
+        self.versions.last_before(place).is_none()
+            && (but_credits || self.differences.last_before(place).is_none())
+    }
+
+    /// What it was set to, if all that was done to it was to set it once.
+    pub(super) fn set_once(&self) -> Option<Account> {
+        let alone = self.differences.is_empty() && self.wipes().is_empty();
+        self.versions.only().filter(|_| alone).flatten()
+    }
+
     fn wipes(&self) -> &[Place] {
         self.rare.as_ref().map_or(&[], |rare| &rare.wipes)
     }
@@ -165,14 +191,8 @@ impl Cell {
         let wipe = self.wipes().last().copied();
         let storage_wiped = before.is_some() && wipe.is_some();
         let starts_empty = storage_wiped || before.is_none();
-        let mut storage: Vec<SlotChange> = written
-            .into_iter()
-            .filter_map(|WrittenSlot { slot, at, value, before }| {
-                let value = slot_value((Some((at, value)), None), wipe)?;
-                let first = if starts_empty { U256::ZERO } else { before };
-                (first != value).then_some(SlotChange { slot, value })
-            })
-            .collect();
+        let mut storage: Vec<SlotChange> =
+            written.into_iter().filter_map(|slot| slot.change(starts_empty, wipe)).collect();
         let unchanged = before == Some(now);
         if unchanged && !storage_wiped && storage.is_empty() {
             return None;

@@ -2,12 +2,12 @@
 
 use super::{
     Memory, Place, SlotKey, UNPOISONED,
-    cell::{Cell, WrittenSlot},
+    cell::{WrittenSlot, changed_slots},
     words,
 };
 use crate::DatabaseError;
-use alloy_primitives::{B256, Bytes, map::AddressMap};
-use blockraft_primitives::{AccountDiff, StateDiff, StateReader};
+use alloy_primitives::{Address, B256, Bytes, map::AddressMap};
+use blockraft_primitives::{AccountChange, AccountDiff, SlotChange, StateDiff, StateReader};
 use std::collections::BTreeMap;
 
 impl<S: StateReader> Memory<S> {
@@ -32,7 +32,13 @@ impl<S: StateReader> Memory<S> {
                     continue;
                 }
                 if cell.before.is_none() {
-                    // Credited and never looked at.
+                    // Set by an outcome from elsewhere. Who sets an account saw another one.
+                    let set = cell.set_once().filter(|now| !now.has_code() && tips.is_none());
+                    if let Some(now) = set.filter(|_| storage.is_empty()) {
+                        let change = AccountChange::Set(now);
+                        accounts.push(AccountDiff { change, ..unchanged(address, Vec::new()) });
+                        continue;
+                    }
                     cell.before = Some(self.reader.account(address)?);
                 }
                 let Some((diff, code_hash)) = cell.into_diff(address, storage, &tips) else {
@@ -47,8 +53,10 @@ impl<S: StateReader> Memory<S> {
         }
         // Nobody read these as accounts: they came with outcomes from elsewhere.
         for (address, written) in slots {
-            let cell = Cell::of(self.reader.account(address)?);
-            accounts.extend(cell.into_diff(address, written, &None).map(|(diff, _)| diff));
+            let storage = changed_slots(written);
+            if !storage.is_empty() {
+                accounts.push(unchanged(address, storage));
+            }
         }
         accounts.sort_by_cached_key(|account: &AccountDiff| words(account.address));
         let mut diff = StateDiff { accounts, codes: codes.into_values().collect() };
@@ -62,11 +70,22 @@ impl<S: StateReader> Memory<S> {
         for stripe in &self.slots {
             for (key, cell) in stripe.read().expect(UNPOISONED).iter() {
                 let Some((at, value)) = cell.versions.last_before(Place::MAX) else { continue };
-                let before = cell.before.map_or_else(|| self.slot_before(*key), Ok)?;
+                let before = match cell.before {
+                    // One change, by somebody who saw another value.
+                    None if cell.versions.only().is_some() => None,
+                    None => Some(self.slot_before(*key)?),
+                    known => known,
+                };
                 let SlotKey { address, slot } = *key;
                 slots.entry(address).or_default().push(WrittenSlot { slot, at, value, before });
             }
         }
         Ok(slots)
     }
+}
+
+/// An account of which nothing but storage changed.
+fn unchanged(address: Address, storage: Vec<SlotChange>) -> AccountDiff {
+    let change = AccountChange::Unchanged;
+    AccountDiff { address, change, storage_wiped: false, storage }
 }

@@ -32,6 +32,8 @@ struct Block {
     receipts: Vec<Receipt>,
     diff: StateDiff,
     seeds: Vec<(usize, Outcome)>,
+    /// Of all transactions.
+    all_seeds: Vec<(usize, Outcome)>,
 }
 
 impl Block {
@@ -77,15 +79,17 @@ impl Block {
         };
         let mut seeds = execute_share(&input, &state, &[0, 1, 2]).unwrap();
         seeds.extend(execute_share(&input, &state, &[5, 6]).unwrap());
-        Self { env, state, transactions, receipts, diff, seeds }
+        let mut all_seeds = execute_share(&input, &state, &[0, 1, 2, 4]).unwrap();
+        all_seeds.extend(execute_share(&input, &state, &[3, 5, 6]).unwrap());
+        Self { env, state, transactions, receipts, diff, seeds, all_seeds }
     }
 
     /// Runs it on so many threads of shuttle, and compares.
-    fn check(&self, threads: usize, seeds: Vec<(usize, Outcome)>) {
+    fn check(&self, threads: usize, seeds: Vec<(usize, Outcome)>, basis: Basis) {
         let expected = Expected { places: 20, ..Expected::default() };
         let parent = Parent::of(&Header::default(), None);
         let memory = Memory::new(&self.state, parent, COINBASE, expected);
-        let start = Start { seeds, threads, ..Start::default() };
+        let start = Start { seeds, basis, threads, ..Start::default() };
         let schedule = Schedule::new(&memory, &self.env, &self.transactions, FIRST, start);
         thread::scope(|scope| work(&schedule, scope));
         let frontier = schedule.into_frontier();
@@ -162,11 +166,23 @@ fn tx(sender: Address, nonce: u64, to: Address, wei: u64) -> Transaction {
 #[test]
 fn threads_in_any_order_give_the_serial_result() {
     let block = Block::new();
-    in_any_order(5_000, move || block.check(3, Vec::new()));
+    in_any_order(5_000, move || block.check(3, Vec::new(), Basis::Unknown));
 }
 
 #[test]
 fn seeds_and_threads_in_any_order_give_the_serial_result() {
     let block = Block::new();
-    in_any_order(5_000, move || block.check(2, block.seeds.clone()));
+    in_any_order(5_000, move || {
+        block.check(2, block.seeds.clone(), Basis::Unknown);
+        block.check(2, block.seeds.clone(), Basis::Parent);
+    });
+}
+
+#[test]
+fn seeds_of_everything_give_the_serial_result() {
+    let block = Block::new();
+    in_any_order(100, move || {
+        block.check(1, block.all_seeds.clone(), Basis::Unknown);
+        block.check(2, block.all_seeds.clone(), Basis::Parent);
+    });
 }

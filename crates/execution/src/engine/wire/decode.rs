@@ -50,13 +50,19 @@ impl Names {
         let index = u64::decode(fields)?;
         let (success, gas_used) = (bool::decode(fields)?, u64::decode(fields)?);
         let logs = each(fields, |log| self.log(log))?;
-        let reads = each(fields, |read| self.read(read))?;
+        let (mut inner, mut places) = (Vec::new(), 0_u32..);
+        let reads = each(fields, |read| {
+            let (read, is_inner) = self.read(read)?;
+            inner.extend(places.next().filter(|_| is_inner));
+            Ok(read)
+        })?;
         let accounts = each(fields, |account| self.change(account))?;
         let differences = each(fields, |difference| self.difference(difference))?;
         let codes: Vec<Bytes> = Vec::decode(fields)?;
         let codes = codes.into_iter().map(|code| (keccak256(&code), bytecode(code))).collect();
         let writes = Writes { accounts, differences, codes };
-        let outcome = Outcome::from_elsewhere(Ran { success, gas_used, logs }, reads, writes);
+        let outcome =
+            Outcome::from_elsewhere(Ran { success, gas_used, logs }, reads, inner, writes);
         Ok((index as usize, outcome))
     }
 
@@ -72,9 +78,11 @@ impl Names {
         Ok(Log { address, data })
     }
 
-    fn read(&self, fields: &mut &[u8]) -> alloy_rlp::Result<Read> {
+    /// A read, and whether it saw what the block itself wrote.
+    fn read(&self, fields: &mut &[u8]) -> alloy_rlp::Result<(Read, bool)> {
         let (kind, address) = (u8::decode(fields)?, self.address(fields)?);
-        Ok(match kind {
+        let is_inner = kind & kind::INNER != 0;
+        let read = match kind & !kind::INNER {
             kind::ABSENT => Read::Account(address, None),
             kind::ACCOUNT => Read::Account(address, Some(self.account(fields)?)),
             kind::CODELESS => Read::Codeless(address),
@@ -83,7 +91,8 @@ impl Names {
             kind::STORAGE => Read::HasStorage(address, true),
             kind::SHAPE => Read::Shape(address, self.hash(fields)?, U256::decode(fields)?),
             _ => return Err(Error::Custom("unknown kind of read")),
-        })
+        };
+        Ok((read, is_inner))
     }
 
     fn change(&self, fields: &mut &[u8]) -> alloy_rlp::Result<AccountDiff> {
@@ -144,7 +153,7 @@ impl Names {
 /// The items of a list of lists. Each takes all fields of its list.
 fn each<T>(
     fields: &mut &[u8],
-    item: impl Fn(&mut &[u8]) -> alloy_rlp::Result<T>,
+    mut item: impl FnMut(&mut &[u8]) -> alloy_rlp::Result<T>,
 ) -> alloy_rlp::Result<Vec<T>> {
     let mut list = Header::decode_bytes(fields, true)?;
     let mut items = Vec::new();

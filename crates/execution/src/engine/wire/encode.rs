@@ -63,12 +63,16 @@ impl Writer {
             }
         });
         self.list(|writer| {
-            outcome.reads.iter().for_each(|read| writer.list(|writer| writer.read(read)));
+            let mut inner = outcome.inner.iter().copied().peekable();
+            for (index, read) in (0_u32..).zip(&outcome.reads) {
+                let flag = inner.next_if_eq(&index).map_or(0, |_| kind::INNER);
+                writer.list(|writer| writer.read(read, flag));
+            }
         });
         self.writes(&outcome.writes);
     }
 
-    fn read(&mut self, read: &Read) {
+    fn read(&mut self, read: &Read, flag: u8) {
         let (kind, address) = match read {
             Read::Account(address, None) => (kind::ABSENT, address),
             Read::Account(address, Some(_)) => (kind::ACCOUNT, address),
@@ -78,7 +82,7 @@ impl Writer {
             Read::HasStorage(address, true) => (kind::STORAGE, address),
             Read::Shape(address, ..) => (kind::SHAPE, address),
         };
-        self.put(&kind);
+        self.put(&(kind | flag));
         self.address(*address);
         match read {
             Read::Account(_, Some(account)) => self.account(account),
