@@ -1,9 +1,9 @@
 //! All that is known of one location.
 
 use super::{Place, tips::Tips};
-use crate::engine::versions::Versions;
-use alloy_primitives::{Address, B256, U256};
-use blockraft_primitives::{Account, AccountChange, AccountDiff, SlotChange};
+use crate::{database::DatabaseError, engine::versions::Versions};
+use alloy_primitives::U256;
+use blockraft_primitives::{Account, AccountChange, AccountDiff};
 
 /// An account but for its slots.
 #[derive(Debug, Default)]
@@ -31,33 +31,6 @@ pub(super) struct SlotCell {
     pub(super) versions: Versions<U256>,
 }
 
-/// A slot that some place wrote.
-pub(super) struct WrittenSlot {
-    pub(super) slot: U256,
-    pub(super) at: Place,
-    pub(super) value: U256,
-    /// `None`: another one, whatever it is.
-    pub(super) before: Option<U256>,
-}
-
-impl WrittenSlot {
-    /// The change since the parent state, in which the account may have had no storage.
-    fn change(self, starts_empty: bool, wipe: Option<Place>) -> Option<SlotChange> {
-        let Self { slot, at, value, before } = self;
-        let value = slot_value((Some((at, value)), None), wipe)?;
-        let first = if starts_empty { Some(U256::ZERO) } else { before };
-        (first != Some(value)).then_some(SlotChange { slot, value })
-    }
-}
-
-/// What changed in the storage of an account to which nothing else was done.
-pub(super) fn changed_slots(written: Vec<WrittenSlot>) -> Vec<SlotChange> {
-    let mut storage: Vec<_> =
-        written.into_iter().filter_map(|slot| slot.change(false, None)).collect();
-    storage.sort_unstable_by_key(|change: &SlotChange| change.slot);
-    storage
-}
-
 /// What a reader sees, if it is known: the last version if that was not wiped since, else the parent's
 /// value. Who wipes and writes in one go, wiped first.
 pub(super) fn slot_value(
@@ -76,6 +49,28 @@ impl SlotCell {
     pub(super) fn value(&self, place: Place) -> (Option<(Place, U256)>, Option<U256>) {
         (self.versions.last_before(place), self.before)
     }
+
+    /// The last value, if it is another one than the parent's; who finds an account without storage starts
+    /// from zero.
+    pub(super) fn changed(
+        &self,
+        starts_empty: bool,
+        wipe: Option<Place>,
+        read_before: impl FnOnce() -> Result<U256, DatabaseError>,
+    ) -> Result<Option<U256>, DatabaseError> {
+        let last = self.versions.last_before(Place::MAX);
+        let Some(value) = last.and_then(|last| slot_value((Some(last), None), wipe)) else {
+            return Ok(None);
+        };
+        let before = match self.before {
+            _ if starts_empty => U256::ZERO,
+            Some(before) => before,
+            // One change, by somebody who saw another value.
+            None if self.versions.only().is_some() => return Ok(Some(value)),
+            None => read_before()?,
+        };
+        Ok((before != value).then_some(value))
+    }
 }
 
 impl Cell {
@@ -89,7 +84,22 @@ impl Cell {
 
     /// The account before `place`, with what came and went.
     pub(super) fn account(&self, place: Place, tips: &Option<&Tips>) -> Option<Option<Account>> {
-        let (at, mut account) = self.version(place)?;
+        Some(self.with_credits(self.version(place)?, place, tips))
+    }
+
+    /// The account in the end, where it began as `before`.
+    pub(super) fn last(&self, before: Option<Account>, tips: &Option<&Tips>) -> Option<Account> {
+        let last = self.versions.last_before(Place::MAX);
+        let version = last.map_or((None, before), |(at, account)| (Some(at), account));
+        self.with_credits(version, Place::MAX, tips)
+    }
+
+    fn with_credits(
+        &self,
+        (at, mut account): (Option<Place>, Option<Account>),
+        place: Place,
+        tips: &Option<&Tips>,
+    ) -> Option<Account> {
         if !self.differences.is_empty() || tips.is_some() {
             // What the place that wrote the version added came on top of it.
             let from = at.unwrap_or_default();
@@ -101,7 +111,7 @@ impl Cell {
                 account.balance = account.balance.wrapping_add(sum);
             }
         }
-        Some(account)
+        account
     }
 
     pub(super) fn has_storage(&self, place: Place) -> Option<bool> {
@@ -173,34 +183,5 @@ impl Cell {
 
     fn wipes(&self) -> &[Place] {
         self.rare.as_ref().map_or(&[], |rare| &rare.wipes)
-    }
-
-    /// The net change, and the hash of the code if that is new.
-    pub(super) fn into_diff(
-        self,
-        address: Address,
-        written: Vec<WrittenSlot>,
-        tips: &Option<&Tips>,
-    ) -> Option<(AccountDiff, Option<B256>)> {
-        let before = self.before.expect("loaded by the caller");
-        let Some(now) = self.account(Place::MAX, tips).expect("loaded by the caller") else {
-            let change = AccountChange::Deleted;
-            let diff = AccountDiff { address, change, storage_wiped: true, storage: Vec::new() };
-            return before.map(|_| (diff, None));
-        };
-        let wipe = self.wipes().last().copied();
-        let storage_wiped = before.is_some() && wipe.is_some();
-        let starts_empty = storage_wiped || before.is_none();
-        let mut storage: Vec<SlotChange> =
-            written.into_iter().filter_map(|slot| slot.change(starts_empty, wipe)).collect();
-        let unchanged = before == Some(now);
-        if unchanged && !storage_wiped && storage.is_empty() {
-            return None;
-        }
-        storage.sort_unstable_by_key(|change| change.slot);
-        let known = before.is_some_and(|before| before.code_hash == now.code_hash);
-        let code_hash = (now.has_code() && !known).then_some(now.code_hash);
-        let change = if unchanged { AccountChange::Unchanged } else { AccountChange::Set(now) };
-        Some((AccountDiff { address, change, storage_wiped, storage }, code_hash))
     }
 }
