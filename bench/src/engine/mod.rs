@@ -11,6 +11,7 @@ mod rows;
 mod workload;
 
 use crate::output::Format;
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use report::Report;
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ type Measure = fn(usize, &mut Report) -> anyhow::Result<()>;
 
 /// Measures and prints. `false` if a row is not what it must be.
 pub(crate) fn run(args: &EngineArgs, format: Format) -> anyhow::Result<bool> {
+    // As a serving node has it; both sides have it so.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_thp_disable(true).context("small pages of memory")?;
     let mut report = Report::default();
     let repeats = args.repeats as usize;
     let wanted = |group| args.only.is_empty() || args.only.contains(&group);

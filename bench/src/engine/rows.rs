@@ -6,15 +6,21 @@ use super::{
     workload::{Workload, World},
 };
 use crate::state::{at_least, at_most, seconds};
+use alloy_eips::{eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7928::BlockAccessList};
 use alloy_evm::EvmEnv;
-use anyhow::ensure;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use anyhow::{Context, ensure};
 use blockraft_execution::{
     Basis, BlockResult, Means, Outcome, encode_outcomes, execute_block, execute_share,
     execute_with, receipts_root_and_bloom,
 };
-use blockraft_primitives::Receipt;
+use blockraft_primitives::{Account, MemoryState, Receipt, StateError, StateReader};
 use nix::time::ClockId;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::OnceLock;
+
+/// CPU time of this thread.
+const THREAD: ClockId = ClockId::CLOCK_THREAD_CPUTIME_ID;
 
 /// Executors whose outcomes a leader gets.
 const EXECUTORS: usize = 4;
@@ -96,6 +102,23 @@ impl Bench {
         Ok((time, result?))
     }
 
+    /// CPU seconds of the engine on one thread until all seeds are merged, and of the whole block.
+    fn merged(&self, seeds: Vec<(usize, Outcome)>) -> anyhow::Result<(f64, f64)> {
+        let count = seeds.len();
+        let state = Watched { state: &self.workload.state, after: OnceLock::new() };
+        // Who wants accesses gets an empty block from the engine as well, not from the serial loop.
+        let mut accesses = BlockAccessList::new();
+        let access_list = seeds.is_empty().then_some(&mut accesses);
+        let means = Means { seeds, basis: Basis::Parent, access_list, ..Means::threads(1) };
+        let start = seconds(THREAD);
+        let result = execute_with(&self.workload.input(), &state, means)?;
+        let whole = seconds(THREAD) - start;
+        ensure!(result.seeds_kept == count, "{} kept", result.seeds_kept);
+        ensure!(result.block.receipts == self.workload.receipts, "the engine differs");
+        let after = state.after.get().context("no system call came after the transactions")?;
+        Ok((after - start, whole))
+    }
+
     /// Outcomes of executors that have these shares of the block.
     fn seeds(&self, shares: &[Vec<usize>]) -> anyhow::Result<Vec<(usize, Outcome)>> {
         let (input, state) = (self.workload.input(), &self.workload.state);
@@ -110,6 +133,34 @@ impl Bench {
     fn dealt(&self) -> Vec<Vec<usize>> {
         let mine = |executor| (executor..self.workload.len()).step_by(EXECUTORS).collect();
         (0..EXECUTORS).map(mine).collect()
+    }
+}
+
+/// A state that notes when the system calls after the transactions begin: nothing before them asks for the
+/// contract of EIP-7002.
+struct Watched<'a> {
+    state: &'a MemoryState,
+    after: OnceLock<f64>,
+}
+
+impl StateReader for Watched<'_> {
+    fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
+        if address == WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS {
+            self.after.get_or_init(|| seconds(THREAD));
+        }
+        self.state.account(address)
+    }
+    fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
+        self.state.storage(address, slot)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.state.has_storage(address)
+    }
+    fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
+        self.state.code(code_hash)
+    }
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        self.state.block_hash(number)
     }
 }
 
@@ -252,8 +303,10 @@ pub(super) fn hot(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a leader has to do with outcomes that hold: all of the engine's work but the roots of receipts
-/// and the system calls, which every block has.
+/// What a leader has to do with outcomes that hold, in two rows. Validation and merge: all of the engine's work up
+/// to the system calls after the transactions, with the memory's setting up and the receipts, less the same
+/// of an empty block. Then what follows of a block however it was run: the net change drawn up and sorted,
+/// and the memory let go; what the roots of receipts take is taken off that.
 pub(super) fn seeds(repeats: usize, report: &mut Report) -> anyhow::Result<()> {
     pool(1)?.install(|| seeds_on_one_thread(repeats, report))
 }
@@ -270,31 +323,33 @@ fn seeds_on_one_thread(repeats: usize, report: &mut Report) -> anyhow::Result<()
         let bench = Bench::new(workload);
         let workload = &bench.workload;
         let seeds = bench.seeds(&bench.dealt())?;
-        let mut each = Vec::new();
+        let [mut merging, mut drawing] = [const { Vec::new() }; 2];
         let [mut all, mut roots, mut system] = [const { Times(Vec::new()) }; 3];
         for turn in 0..=repeats {
-            let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
-            let (whole, result) = bench.engine(seeds.clone(), 1, clock)?;
-            ensure!(result.seeds_kept == workload.len(), "{} kept", result.seeds_kept);
+            let (merged, whole) = bench.merged(seeds.clone())?;
             let receipts: &[Receipt] = &workload.receipts;
             let (hashing, _) = cpu(|| receipts_root_and_bloom(&workload.transactions, receipts));
-            let (calls, _) = empty.engine(Vec::new(), 1, clock)?;
+            let (calls, calls_whole) = empty.merged(Vec::new())?;
             if turn > 0 {
-                each.push((whole - hashing - calls) * 1e6 / workload.len() as f64);
+                let each = |seconds: f64| seconds * 1e6 / workload.len() as f64;
+                merging.push(each(merged - calls));
+                drawing.push(each(whole - merged - hashing - (calls_whole - calls)));
                 all.0.push(whole);
                 roots.0.push(hashing);
-                system.0.push(calls);
+                system.0.push(calls_whole);
             }
         }
         let us = |times: &Times| times.micros_each(workload);
         let detail = format!(
-            "{:.2} in all, {:.2} of it receipts root, {:.2} system calls",
+            "{:.2} the whole block, {:.2} of it receipts root, {:.2} system calls",
             us(&all),
             us(&roots),
             us(&system)
         );
         let what = format!("validation and merge of seeds, per transaction: {}", workload.name);
-        report.add(what, (Spread::of(each), " µs"), detail, bounds);
+        report.add(what, (Spread::of(merging), " µs"), detail, bounds);
+        let what = format!("the net change drawn up after that: {}", workload.name);
+        report.add(what, (Spread::of(drawing), " µs"), String::new(), FREE);
     }
     Ok(())
 }
