@@ -1,7 +1,8 @@
 //! One transaction by way of the engine: what the public state tests ask for of several executors.
 
 use super::{
-    BlockInput, FIRST, Ledger, Means, Parent, account_count, decode_outcomes, encode_outcomes,
+    Basis, BlockInput, FIRST, Ledger, Means, Parent, account_count, decode_outcomes,
+    encode_outcomes,
     executor::{Executor, Way},
     new_memory,
     schedule::{Schedule, Start},
@@ -40,7 +41,7 @@ pub fn execute_transaction_shared<S: StateReader>(
         &env,
         transactions,
         FIRST,
-        Start { seeds, threads: 1, ..Start::default() },
+        Start { seeds, basis: Basis::Parent, threads: 1, ..Start::default() },
     );
     schedule.work(None);
     let mut frontier = schedule.into_frontier();

@@ -8,8 +8,8 @@ use crate::{
 use alloy_consensus::TxEip1559;
 use alloy_primitives::{Address, B256, Bytes, U256, address, bytes};
 use blockraft_execution::{
-    BlockInput, BuildInput, ExecutionError, LateParent, LateValues, Means, Watchdog, build_block,
-    build_with, encode_outcomes, execute_share, execute_share_with, execute_with,
+    Basis, BlockInput, BuildInput, ExecutionError, LateParent, LateValues, Means, Watchdog,
+    build_block, build_with, encode_outcomes, execute_share, execute_share_with, execute_with,
 };
 use blockraft_primitives::{
     Account, DropReason, MemoryState, StateError, StateReader, Transaction,
@@ -257,5 +257,59 @@ fn broken_promise_is_an_error() {
         let means = Means { parent: Some(late), ..Means::threads(threads) };
         let error = build_with(&input, &chain.state, means).unwrap_err();
         assert_eq!(error.to_string(), "the hash of the parent block is not known");
+    }
+}
+
+/// A state that counts reads of the counter's slots.
+struct Slots {
+    state: MemoryState,
+    reads: AtomicUsize,
+}
+
+impl StateReader for Slots {
+    fn account(&self, address: Address) -> Result<Option<Account>, StateError> {
+        self.state.account(address)
+    }
+    fn storage(&self, address: Address, slot: U256) -> Result<U256, StateError> {
+        if address == COUNTER {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        self.state.storage(address, slot)
+    }
+    fn has_storage(&self, address: Address) -> Result<bool, StateError> {
+        self.state.has_storage(address)
+    }
+    fn code(&self, code_hash: B256) -> Result<Bytes, StateError> {
+        self.state.code(code_hash)
+    }
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        self.state.block_hash(number)
+    }
+}
+
+#[test]
+fn what_executors_saw_of_the_parent_state_is_not_read_again() {
+    let mut chain = Chain::new(osaka());
+    deploy(&mut chain);
+    let state = Slots { state: chain.state.clone(), reads: AtomicUsize::new(0) };
+    let block = chain.build(&block_around(from(user(50), call(0, KEEPER, 0))));
+    let input = BlockInput {
+        spec: &chain.spec,
+        header: &block.header,
+        transactions: &block.transactions,
+        ommers: &[],
+        withdrawals: &[],
+    };
+    let mut seeds = Vec::new();
+    for share in [0..15, 15..40] {
+        let share: Vec<usize> = share.collect();
+        seeds.extend(execute_share(&input, &state.state, &share).unwrap());
+    }
+    for (basis, reads) in [(Basis::Parent, 0), (Basis::Unknown, 39)] {
+        state.reads.store(0, Ordering::Relaxed);
+        let means = Means { seeds: seeds.clone(), basis, ..Means::threads(2) };
+        let result = execute_with(&input, &state, means).unwrap();
+        assert_eq!((result.block.diff, result.seeds_kept), (block.diff.clone(), 40), "{basis:?}");
+        assert_eq!(state.reads.load(Ordering::Relaxed), reads, "{basis:?}");
     }
 }

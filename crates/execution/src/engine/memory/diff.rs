@@ -11,9 +11,7 @@ use alloy_primitives::{
     Address, B256, Bytes,
     map::{AddressMap, B256Map},
 };
-use blockraft_primitives::{
-    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateReader,
-};
+use blockraft_primitives::{AccountChange, AccountDiff, SlotChange, StateDiff, StateReader};
 use revm::state::Bytecode;
 use std::collections::BTreeMap;
 

@@ -65,6 +65,7 @@ impl<S: StateReader> Memory<S> {
 }
 
 /// Whether nothing was ever written where this counter counts.
+#[inline]
 fn is_unmarked(mark: &AtomicU32) -> bool {
     mark.load(Acquire) == 0
 }

@@ -1,7 +1,7 @@
 //! What readers see of what writers wrote, by place.
 
 use super::*;
-use crate::engine::sync::alone;
+use crate::engine::{outcome::Read, sync::alone};
 use alloy_consensus::Header;
 use blockraft_primitives::{MemoryState, StateDiff};
 
@@ -224,5 +224,66 @@ fn account_is_still_until_somebody_writes_to_it() {
         memory.publish(5, &set(with(2, 50), &[]));
         assert_eq!(still(3), (Some(with(1, 100)), false));
         assert_eq!(still(9), (Some(with(2, 50)), false));
+    });
+}
+
+#[test]
+fn parent_is_read_anew_only_where_somebody_before_has_written() {
+    alone(|| {
+        let memory = memory();
+        let contract = Read::Shape(ALICE, B256::repeat_byte(1), U256::ZERO);
+        let payer = Read::Shape(ALICE, B256::repeat_byte(1), U256::from(1));
+        let whole = Read::Account(ALICE, Some(with(1, 100)));
+        let slots = [7, 8].map(|slot| Read::Slot(ALICE, U256::from(slot), U256::ZERO));
+        let reads = [contract, Read::Codeless(ALICE), payer, whole, slots[0], slots[1]];
+        let holds = |place| reads.map(|read| memory.is_as_in_parent(&read, place));
+        assert_eq!(holds(9), [true; 6]);
+        memory.publish(3, &credit(ALICE, 1));
+        assert_eq!((holds(3), holds(4)), ([true; 6], [true, true, false, false, true, true]));
+        memory.publish(5, &set(with(2, 50), &[(7, 50)]));
+        assert_eq!(holds(5), holds(4));
+        assert_eq!(holds(6), [false, false, false, false, false, true]);
+        memory.publish(7, &write(AccountChange::Set(with(1, 0)), true, &[]));
+        assert_eq!(holds(8), [false; 6]);
+        assert!(!memory.is_as_in_parent(&Read::Account(CAROL, None), 1), "tips leave no marks");
+        assert!(memory.is_as_in_parent(&Read::Codeless(CAROL), 1));
+    });
+}
+
+#[test]
+fn irregular_account_that_somebody_else_read_is_found() {
+    alone(|| {
+        let memory = memory();
+        memory.is_as_in_parent(&Read::Account(BOB, Some(with(1, 0))), 1);
+        assert!(!memory.is_irregular());
+        memory.is_as_in_parent(&Read::Account(BOB, Some(Account::default())), 1);
+        assert!(memory.is_irregular());
+    });
+}
+
+#[test]
+fn location_that_was_written_once_has_changed() {
+    alone(|| {
+        let memory = memory();
+        // Nobody here has read any of it. One slot was written twice, and is as it was.
+        let bob = AccountDiff {
+            address: BOB,
+            change: AccountChange::Set(with(4, 4)),
+            storage_wiped: false,
+            storage: vec![],
+        };
+        let writes = Writes { accounts: vec![bob.clone()], ..Writes::default() };
+        memory.publish(2, &writes);
+        memory.publish(3, &write(AccountChange::Unchanged, false, &[(7, 1), (9, 2), (8, 3)]));
+        memory.publish(4, &write(AccountChange::Unchanged, false, &[(7, 7)]));
+        let change = |slot, value| SlotChange { slot: U256::from(slot), value: U256::from(value) };
+        let alice = AccountDiff {
+            address: ALICE,
+            change: AccountChange::Unchanged,
+            storage_wiped: false,
+            storage: vec![change(8, 3), change(9, 2)],
+        };
+        let expected = StateDiff { accounts: vec![alice, bob], codes: vec![] };
+        assert_eq!(memory.into_diff().unwrap(), expected);
     });
 }
