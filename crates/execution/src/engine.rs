@@ -3,7 +3,8 @@
 //! Optimistic and in block order: transactions run on a [multi-version memory](memory) that shows each of
 //! them the latest values written before its place, note what they read, and are final when everything
 //! before them is and their reads still hold; see [`schedule`]. Outcomes that other machines computed
-//! enter as *seeds* and are judged the same way. What comes to and goes from balances that a transaction
+//! enter as *seeds* and are judged the same way; those from the block's beginning on that hold are merged
+//! before any thread starts, see [`merge`]. What comes to and goes from balances that a transaction
 //! does not look at (tips, plain transfers, ether that calls take along) is kept as differences, so that
 //! they do not tie transactions together.
 //!
@@ -19,6 +20,7 @@ mod executor;
 mod footprint;
 mod ledger;
 mod memory;
+mod merge;
 mod outcome;
 mod schedule;
 mod source;
@@ -52,9 +54,10 @@ use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
 use executor::{Executor, Way};
 use ledger::Ledger;
 use memory::{Expected, Memory, Place};
+use merge::Start;
 use outcome::Writes;
 use revm::{inspector::NoOpInspector, primitives::hardfork::SpecId};
-use schedule::{Frontier, Schedule, Start};
+use schedule::{Frontier, Schedule};
 use source::Source;
 use std::fmt;
 use stream::Stream;
@@ -321,7 +324,7 @@ enum Run<'a> {
 /// Runs a block.
 fn run<'a, S: StateReader>(
     input: &BlockInput<'_>,
-    memory: Memory<S>,
+    mut memory: Memory<S>,
     selection: Option<Selection>,
     means: Means<'a>,
 ) -> Result<Run<'a>, ExecutionError> {
@@ -340,7 +343,8 @@ fn run<'a, S: StateReader>(
     note(&mut stream, &calls.committed);
     calls.list(&mut access_list, &memory, 0, 0)?;
     let start = Start { selection, seeds, basis, stream, access_list, watchdog, threads };
-    let schedule = Schedule::new(&memory, &env, transactions, FIRST, start);
+    let merged = start.merge(&mut memory, env.block_env.gas_limit, transactions, FIRST);
+    let schedule = Schedule::new(&memory, &env, transactions, FIRST, merged);
     if threads < 2 {
         schedule.work(None);
     } else {

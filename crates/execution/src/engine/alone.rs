@@ -4,8 +4,9 @@ use super::{
     Basis, BlockInput, FIRST, Ledger, Means, Parent, account_count, decode_outcomes,
     encode_outcomes,
     executor::{Executor, Way},
+    merge::Start,
     new_memory,
-    schedule::{Schedule, Start},
+    schedule::Schedule,
     source::Source,
 };
 use crate::{ExecutionError, env::evm_env, execute_transaction};
@@ -34,15 +35,11 @@ pub fn execute_transaction_shared<S: StateReader>(
     let bytes = encode_outcomes(&[(0, outcome)]);
     let seeds = decode_outcomes(&bytes).expect("bytes that were just encoded");
 
-    let memory = new_memory(&input, &state, &Means::default());
+    let mut memory = new_memory(&input, &state, &Means::default());
     memory.account(header.beneficiary, 0)?;
-    let schedule = Schedule::new(
-        &memory,
-        &env,
-        transactions,
-        FIRST,
-        Start { seeds, basis: Basis::Parent, threads: 1, ..Start::default() },
-    );
+    let start = Start { seeds, basis: Basis::Parent, threads: 1, ..Start::default() };
+    let merged = start.merge(&mut memory, env.block_env.gas_limit, transactions, FIRST);
+    let schedule = Schedule::new(&memory, &env, transactions, FIRST, merged);
     schedule.work(None);
     let mut frontier = schedule.into_frontier();
     if memory.is_irregular() {

@@ -1,7 +1,7 @@
 //! One thread's means of running transactions against the memory.
 
 use super::{
-    memory::{Memory, Place},
+    memory::Place,
     outcome::{Content, Difference, Outcome, Ran, Read, Verdict, Writes},
     source::Source,
     view::View,
@@ -17,7 +17,7 @@ use crate::{
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_evm::{EvmEnv, ToTxEnv, eth::EthEvmContext, precompiles::PrecompilesMap};
 use alloy_primitives::{Address, U256};
-use blockraft_primitives::{Account, AccountChange, AccountDiff, StateReader, Transaction};
+use blockraft_primitives::{Account, AccountChange, AccountDiff, Transaction};
 use revm::{
     ExecuteEvm,
     context::{ContextSetters, ContextTr, Evm as RevmEvm, TxEnv},
@@ -239,74 +239,6 @@ impl<'a, M: Source> Executor<'a, M> {
         let price = tx.effective_gas_price(Some(base_fee));
         let burnt = if self.env.cfg_env.spec >= SpecId::LONDON { u128::from(base_fee) } else { 0 };
         U256::from(price.saturating_sub(burnt)) * U256::from(gas_used)
-    }
-}
-
-impl<S: StateReader> Executor<'_, Memory<S>> {
-    /// [`Self::stale`] of an outcome that was computed on the block's very parent state: what it saw of that
-    /// is what is there, as long as nobody has written it.
-    pub(crate) fn stale_on_parent<'o>(
-        &self,
-        outcome: &'o Outcome,
-        place: Place,
-    ) -> Result<Option<&'o Read>, DatabaseError> {
-        let mut inner = outcome.inner.iter().copied().peekable();
-        for (index, read) in (0_u32..).zip(&outcome.reads) {
-            let is_inner = inner.next_if_eq(&index).is_some();
-            let is_unwritten = !is_inner && self.memory.is_as_in_parent(read, place);
-            if !is_unwritten && !self.holds(read, place)? {
-                return Ok(Some(read));
-            }
-        }
-        // What is added to must be known, and fit to be added to.
-        for Difference { address, .. } in &outcome.writes.differences {
-            self.memory.load(*address)?;
-        }
-        Ok(None)
-    }
-
-    /// The first of an outcome's reads that would give something else at `place` now.
-    pub(crate) fn stale<'o>(
-        &self,
-        outcome: &'o Outcome,
-        place: Place,
-    ) -> Result<Option<&'o Read>, DatabaseError> {
-        let marked = outcome.wipe_count == self.memory.wipe_count();
-        for index in 0..outcome.reads.len() {
-            let seen = outcome.seen.get(index).filter(|_| marked);
-            if seen.is_some_and(|seen| self.memory.is_unmoved(*seen)) {
-                continue;
-            }
-            let read = &outcome.reads[index];
-            if !self.holds(read, place)? {
-                return Ok(Some(read));
-            }
-        }
-        Ok(None)
-    }
-
-    fn holds(&self, read: &Read, place: Place) -> Result<bool, DatabaseError> {
-        Ok(match read {
-            Read::Account(address, seen) => self.memory.account(*address, place)? == *seen,
-            Read::Shape(address, code_hash, at_least) => {
-                let account = if at_least.is_zero() {
-                    self.memory.shape(*address, place)?
-                } else {
-                    self.memory.account(*address, place)?
-                };
-                account.is_some_and(|account| {
-                    account.code_hash == *code_hash
-                        && account.balance >= *at_least
-                        && !account.is_empty()
-                })
-            }
-            Read::Codeless(address) => !self.memory.has_code(*address, place)?,
-            Read::Slot(address, slot, seen) => {
-                let value = self.memory.slot(*address, *slot, place)?;
-                self.memory.parent().resolve(*address, value, Patience::Wait)? == *seen
-            }
-            Read::HasStorage(address, seen) => self.memory.has_storage(*address, place)? == *seen,
-        })
     }
 }
 

@@ -9,9 +9,10 @@
 //! so that later an unmoved counter says, without looking again, that the read still holds. Locations share
 //! counters, which costs a second look now and then and nothing else.
 
+mod alone;
 mod cell;
 mod diff;
-mod parental;
+mod reads;
 mod tips;
 
 use super::{
@@ -397,7 +398,7 @@ impl<S: StateReader> Memory<S> {
 
     /// Looks at an account of the parent state for what [`Self::is_irregular`] says.
     fn judge_fitness(&self, account: Option<Account>) {
-        if account.is_some_and(|a| a.is_empty() || a.balance.bit_len() > 192) {
+        if account.is_some_and(is_unfit) {
             self.irregular.store(true, Relaxed);
         }
     }
@@ -451,6 +452,10 @@ impl<S: StateReader> Memory<S> {
     fn write_slots(&self, key: SlotKey) -> RwLockWriteGuard<'_, SlotMap> {
         self.slots[stripe_of(mix_slot(key.address, key.slot))].write().expect(UNPOISONED)
     }
+}
+
+fn is_unfit(account: Account) -> bool {
+    account.is_empty() || account.balance.bit_len() > 192
 }
 
 /// Readers of the parent state, which may panic, are never called under a lock.

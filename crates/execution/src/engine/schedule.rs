@@ -16,7 +16,8 @@ use super::{
     claims::{Claim, Claims},
     executor::{Executor, Way},
     memory::{Memory, Place},
-    outcome::{Outcome, Ran, Read, Verdict, Writes},
+    merge::Merged,
+    outcome::{Outcome, Ran, Read, Verdict},
     stream::Stream,
     sync::{
         Mutex, MutexGuard,
@@ -27,12 +28,7 @@ use super::{
         },
     },
 };
-use crate::{
-    DatabaseError, ExecutionError,
-    build::{Selection, TX_GAS_MIN},
-    runner::Refusal,
-    watchdog::Watchdog,
-};
+use crate::{DatabaseError, ExecutionError, build::Selection, runner::Refusal, watchdog::Watchdog};
 use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_evm::EvmEnv;
 use blockraft_primitives::{Receipt, StateReader, Transaction};
@@ -55,9 +51,6 @@ pub(crate) struct Schedule<'a, 's, S: StateReader> {
     listed: bool,
     /// What seeds were computed on.
     basis: Basis,
-    /// Whether seeds are published when they are judged and not before: there is one of each transaction, and
-    /// nobody runs ahead.
-    in_order: bool,
     transactions: &'a [Transaction],
     /// Place of the first transaction.
     first: Place,
@@ -71,7 +64,7 @@ pub(crate) struct Schedule<'a, 's, S: StateReader> {
     full: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     status: AtomicU8,
     outcome: Mutex<Option<Outcome>>,
@@ -80,7 +73,8 @@ struct Entry {
 /// What is final.
 #[derive(Debug, Default)]
 pub(crate) struct Frontier<'a> {
-    index: usize,
+    pub(super) index: usize,
+    gas_limit: u64,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) gas_used: u64,
     pub(crate) blob_gas_used: u64,
@@ -93,7 +87,8 @@ pub(crate) struct Frontier<'a> {
     pub(crate) access_list: Option<AccessList>,
     pub(crate) seeds_kept: usize,
     pub(crate) executed_again: usize,
-    seeded: Vec<bool>,
+    /// Of which transactions there were seeds.
+    pub(super) seeded: Vec<bool>,
 }
 
 /// The frontier's transaction at the moment of judgement.
@@ -105,71 +100,40 @@ struct Candidate<'a> {
     outcome: Option<Outcome>,
 }
 
-/// What a schedule starts with, beside its transactions.
-#[derive(Debug, Default)]
-pub(crate) struct Start<'a> {
-    pub(crate) selection: Option<Selection>,
-    pub(crate) seeds: Vec<(usize, Outcome)>,
-    pub(crate) basis: Basis,
-    pub(crate) stream: Option<Stream<'a>>,
-    pub(crate) access_list: Option<AccessList>,
-    pub(crate) watchdog: Option<Watchdog>,
-    pub(crate) threads: usize,
-}
-
 impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
-    /// Seeds enter as first incarnations: published now, if anybody may look at them, and judged when the
-    /// frontier comes.
+    /// Seeds enter as first incarnations: published now, judged when the frontier comes.
     pub(crate) fn new(
         memory: &'a Memory<S>,
         env: &'a EvmEnv,
         transactions: &'a [Transaction],
         first: Place,
-        Start { selection, seeds, basis, stream, access_list, watchdog, threads }: Start<'s>,
+        Merged { frontier, seeds, basis, watchdog, threads }: Merged<'s>,
     ) -> Self {
-        let count = transactions.len();
-        let entries: Vec<Entry> = std::iter::repeat_with(Entry::default).take(count).collect();
-        let mut seeded = vec![false; count];
-        for (index, mut seed) in seeds {
-            // Beyond the block, or a second answer for the same transaction: not needed.
-            let Some(entry) = entries.get(index) else { continue };
-            if std::mem::replace(&mut seeded[index], true) {
-                continue;
-            }
-            // Counters are of the memory in which it ran.
-            seed.seen.clear();
-            seed.is_final = false;
-            *entry.outcome.lock().expect(UNPOISONED) = Some(seed);
-            entry.status.store(EXECUTED, Relaxed);
-        }
-        let in_order = seeded.iter().all(|seeded| *seeded);
-        if !in_order {
-            for (place, entry) in (first..).zip(&entries) {
-                if let Some(seed) = &*entry.outcome.lock().expect(UNPOISONED) {
-                    memory.publish(place, &seed.writes);
-                }
+        for (place, seed) in (first..).zip(&seeds) {
+            if let Some(seed) = seed {
+                memory.publish(place, &seed.writes);
             }
         }
-        let claims = Claims::new(transactions, &seeded, threads);
-        let listed = access_list.is_some();
-        let receipts = Vec::with_capacity(count);
-        let frontier =
-            Frontier { receipts, seeded, selection, stream, access_list, ..Frontier::default() };
+        let entry = |(seeded, seed): (&bool, Option<Outcome>)| Entry {
+            status: AtomicU8::new(if *seeded { EXECUTED } else { IDLE }),
+            outcome: Mutex::new(seed),
+        };
+        let entries = frontier.seeded.iter().zip(seeds).map(entry).collect();
+        let finished = frontier.failure.is_some() || frontier.index == transactions.len();
         Self {
             memory,
             env,
             watchdog,
-            listed,
+            listed: frontier.access_list.is_some(),
             basis,
-            in_order,
             transactions,
             first,
             entries,
-            claims: Mutex::new(claims),
+            claims: Mutex::new(Claims::new(transactions, &frontier.seeded, threads)),
+            reached: AtomicUsize::new(frontier.index),
+            finished: AtomicBool::new(finished),
+            full: AtomicBool::new(frontier.is_full()),
             frontier: Mutex::new(frontier),
-            reached: AtomicUsize::new(0),
-            finished: AtomicBool::new(false),
-            full: AtomicBool::new(false),
         }
     }
 
@@ -292,7 +256,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         let index = frontier.index;
         let tx = &self.transactions[index];
         let mut candidate = Candidate { index, tx, place: self.first + index as Place, outcome };
-        let available = self.env.block_env.gas_limit - frontier.gas_used;
+        let available = frontier.gas_left();
         let admitted = frontier
             .selection
             .as_ref()
@@ -305,7 +269,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             self.refuse(frontier, &candidate, Refusal::Gas { available });
         } else {
             match self.verdict(frontier, executor, &mut candidate) {
-                Verdict::Ran(ran) => frontier.include(&candidate, ran),
+                Verdict::Ran(ran) => frontier.include(index, tx, ran),
                 Verdict::Refused(refusal) => self.refuse(frontier, &candidate, refusal),
             }
         }
@@ -322,13 +286,10 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         let Candidate { index, tx, place, .. } = *candidate;
         if let Some(outcome) = &candidate.outcome {
             let is_seed = frontier.seeded[index];
-            match self.judge(executor, outcome, place, is_seed) {
+            match self.judge(outcome, place, is_seed) {
                 Ok(Judgement::Holds) => {
                     frontier.seeds_kept += usize::from(is_seed);
                     let outcome = candidate.outcome.take().expect("it was there above");
-                    if self.in_order {
-                        self.memory.publish(place, &outcome.writes);
-                    }
                     return self.hand_on(frontier, place, outcome);
                 }
                 Ok(Judgement::Stale(writer)) => {
@@ -356,14 +317,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     /// Hands a final outcome on to whoever takes more of it than its verdict, and leaves the rest to the
     /// thread that ran it.
     fn hand_on(&self, frontier: &mut Frontier<'s>, place: Place, mut outcome: Outcome) -> Verdict {
-        self.stream(frontier, place, &outcome.writes);
-        if let Some(list) = &mut frontier.access_list
-            && matches!(outcome.verdict, Verdict::Ran(_))
-        {
-            let index = frontier.receipts.len();
-            if let Err(error) = list.add_transaction(self.memory, place, index, &outcome) {
-                return Verdict::Refused(Refusal::State(error));
-            }
+        if let Err(error) = frontier.note(self.memory, place, &outcome) {
+            return Verdict::Refused(Refusal::State(error));
         }
         let verdict = outcome.take_verdict();
         // Nobody here has run a seed.
@@ -373,15 +328,8 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         verdict
     }
 
-    fn stream(&self, frontier: &mut Frontier<'s>, place: Place, writes: &Writes) {
-        if let Some(stream) = &mut frontier.stream {
-            stream.add(self.memory, place, writes);
-        }
-    }
-
     fn judge(
         &self,
-        executor: &Executor<'a, Memory<S>>,
         outcome: &Outcome,
         place: Place,
         is_seed: bool,
@@ -389,13 +337,16 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
         if outcome.is_final {
             return Ok(Judgement::Holds);
         }
-        let stale = if is_seed && self.basis == Basis::Parent {
-            executor.stale_on_parent(outcome, place)?
+        let stale = if is_seed {
+            self.memory.stale_seed(outcome, place, self.basis)?
         } else {
-            executor.stale(outcome, place)?
+            self.memory.stale(outcome, place)?
         };
         if let Some(read) = stale {
             return Ok(Judgement::Stale(self.writer(read, place)));
+        }
+        if is_seed {
+            self.memory.load_credited(&outcome.writes.differences)?;
         }
         // What failed on a state that may never have been is tried again on one that is.
         let sound =
@@ -416,7 +367,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
     }
 
     fn retract(&self, candidate: &Candidate<'_>) {
-        if let Some(outcome) = candidate.outcome.as_ref().filter(|_| !self.in_order) {
+        if let Some(outcome) = &candidate.outcome {
             self.memory.retract(candidate.place, &outcome.writes);
         }
     }
@@ -437,8 +388,7 @@ impl<'a, 's, S: StateReader> Schedule<'a, 's, S> {
             frontier.index += 1;
             self.reached.store(frontier.index, Release);
         }
-        let gas_left = self.env.block_env.gas_limit - frontier.gas_used;
-        if frontier.selection.is_some() && gas_left < TX_GAS_MIN {
+        if frontier.is_full() {
             self.full.store(true, Relaxed);
         }
         if frontier.failure.is_some() || frontier.index == self.transactions.len() {
@@ -454,17 +404,50 @@ enum Judgement {
     Stale(Option<usize>),
 }
 
-impl Frontier<'_> {
-    fn include(&mut self, candidate: &Candidate<'_>, ran: Ran) {
+impl<'a> Frontier<'a> {
+    pub(super) fn new(
+        gas_limit: u64,
+        count: usize,
+        selection: Option<Selection>,
+        stream: Option<Stream<'a>>,
+        access_list: Option<AccessList>,
+    ) -> Self {
+        let (receipts, seeded) = (Vec::with_capacity(count), vec![false; count]);
+        Self { gas_limit, receipts, seeded, selection, stream, access_list, ..Self::default() }
+    }
+
+    pub(super) fn gas_left(&self) -> u64 {
+        self.gas_limit - self.gas_used
+    }
+
+    /// Hands a final outcome on to whoever takes more of it than its verdict.
+    pub(super) fn note<S: StateReader>(
+        &mut self,
+        memory: &Memory<S>,
+        place: Place,
+        outcome: &Outcome,
+    ) -> Result<(), DatabaseError> {
+        if let Some(stream) = &mut self.stream {
+            stream.add(memory, place, &outcome.writes);
+        }
+        match &mut self.access_list {
+            Some(list) if matches!(outcome.verdict, Verdict::Ran(_)) => {
+                list.add_transaction(memory, place, self.receipts.len(), outcome)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn include(&mut self, index: usize, tx: &Transaction, ran: Ran) {
         self.gas_used += ran.gas_used;
-        self.blob_gas_used += candidate.tx.blob_gas_used().unwrap_or_default();
+        self.blob_gas_used += tx.blob_gas_used().unwrap_or_default();
         self.receipts.push(Receipt {
             status: Eip658Value::Eip658(ran.success),
             cumulative_gas_used: self.gas_used,
             logs: ran.logs,
         });
         if let Some(selection) = &mut self.selection {
-            selection.include(candidate.index, candidate.tx);
+            selection.include(index, tx);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    engine::{FIRST, execute_share, memory::Expected, sync::in_any_order},
+    engine::{FIRST, execute_share, memory::Expected, merge::Start, sync::in_any_order},
     env::evm_env,
     late::Parent,
     runner::{Course, Runner},
@@ -88,9 +88,11 @@ impl Block {
     fn check(&self, threads: usize, seeds: Vec<(usize, Outcome)>, basis: Basis) {
         let expected = Expected { places: 20, ..Expected::default() };
         let parent = Parent::of(&Header::default(), None);
-        let memory = Memory::new(&self.state, parent, COINBASE, expected);
+        let mut memory = Memory::new(&self.state, parent, COINBASE, expected);
         let start = Start { seeds, basis, threads, ..Start::default() };
-        let schedule = Schedule::new(&memory, &self.env, &self.transactions, FIRST, start);
+        let gas_limit = self.env.block_env.gas_limit;
+        let merged = start.merge(&mut memory, gas_limit, &self.transactions, FIRST);
+        let schedule = Schedule::new(&memory, &self.env, &self.transactions, FIRST, merged);
         thread::scope(|scope| work(&schedule, scope));
         let frontier = schedule.into_frontier();
         assert_eq!(frontier.receipts, self.receipts);
