@@ -46,6 +46,7 @@ pub(crate) use share::Parent;
 pub(crate) use unapplied::Unapplied;
 
 use divergence::Cause;
+use gas_asked::GasAsked;
 pub(crate) use head_trie::values_at;
 use head_trie::{AppliedBlock, HeadTrie, TriePlace};
 use shared_root::roots_in_entry;
@@ -66,6 +67,7 @@ pub(crate) struct Chain {
     /// When what happened to the last blocks.
     pub(crate) timelines: Timelines,
     options: BlockOptions,
+    gas_asked: GasAsked,
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
     workers: ThreadPool,
@@ -117,6 +119,7 @@ impl Chain {
             distributor: OnceLock::new(),
             root_sharing: OnceLock::new(),
             options,
+            gas_asked: GasAsked::default(),
             trie: TriePlace::new(trie),
             diverged: watch::Sender::new(None),
             past: PastTries::default(),
@@ -408,6 +411,7 @@ fn read_account(view: &StateView, sender: Address, failed: &mut Option<StateErro
 
 mod build;
 mod divergence;
+mod gas_asked;
 mod head_trie;
 mod lag;
 mod payload;

@@ -13,7 +13,7 @@ use crate::{
     error::NodeError,
     timeline::BuildStages,
 };
-use alloy_consensus::{Header, Sealed};
+use alloy_consensus::{Header, Sealed, Transaction as _};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
@@ -94,6 +94,8 @@ impl Chain {
         let running = Stopwatch::start();
         let (built, trie) = self.execute(order, &plan, state, seeds)?;
         self.learn(&plan, &built, learned, running.elapsed_ns());
+        let asked = built.transactions.iter().map(|tx| tx.gas_limit()).sum();
+        self.gas_asked.learn(asked, built.gas_used);
         self.seal(order, plan, built, trie)
     }
 
@@ -106,7 +108,7 @@ impl Chain {
             let pool = self.pool.read();
             // Read under the pool's lock: never later than what the pool has seen.
             let index = self.store.applied().position.map_or(0, |p| p.index);
-            let gas_max = attributes.gas_limit;
+            let gas_max = self.gas_asked.for_use(attributes.gas_limit);
             (pool.candidates_after(in_flight, base_fee, BLOCK_TX_COUNT_MAX, gas_max), index)
         };
         let in_block = candidates.into_iter().map(|(id, tx)| (id, without_sidecar(&tx)));
