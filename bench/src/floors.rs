@@ -178,7 +178,7 @@ impl Chain {
                 transactions: (0..transactions.len() as u64).map(AdmissionId).collect(),
                 dropped: Vec::new(),
                 receipts: built.receipts,
-                diff: built.diff.clone(),
+                diff: Arc::new(built.diff.clone()),
                 pool_index: 1,
                 subtrie_roots: Bytes::new(),
             };

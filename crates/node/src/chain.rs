@@ -8,6 +8,7 @@ use crate::{
     clock::Stopwatch,
     distributor::Distributor,
     error::NodeError,
+    own_entries::OwnEntries,
     past_trie::PastTries,
     root_sharing::RootSharing,
     timeline::{Found, Timelines},
@@ -66,6 +67,8 @@ pub(crate) struct Chain {
     pub(crate) finality: watch::Sender<Finality>,
     /// When what happened to the last blocks.
     pub(crate) timelines: Timelines,
+    /// What this node proposed as leader and has not applied yet.
+    pub(crate) own_entries: OwnEntries,
     options: BlockOptions,
     gas_asked: GasAsked,
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
@@ -114,6 +117,7 @@ impl Chain {
             pending: broadcast::channel(16 * 1024).0,
             finality: watch::Sender::new(Finality::default()),
             timelines: Timelines::new(),
+            own_entries: OwnEntries::default(),
             workers: build::workers(options.threads)?,
             watchdog: Watchdog::new(TX_RUN_SECONDS_MAX),
             distributor: OnceLock::new(),
@@ -142,7 +146,11 @@ impl Chain {
     pub(crate) fn apply(&self, applied: Applied, bytes: &[u8]) -> Result<Outcome, NodeError> {
         let index = applied.position.map_or(0, |p| p.index);
         let stopwatch = Stopwatch::start();
-        let outcome = match LogEntry::decode(bytes)? {
+        let entry = match self.own_entries.take(bytes) {
+            Some(entry) => entry,
+            None => LogEntry::decode(bytes)?,
+        };
+        let outcome = match entry {
             LogEntry::Admit(batch) => self.apply_admit(applied, index, &batch),
             LogEntry::Block(entry) => self.apply_block(applied, index, *entry),
             LogEntry::Payload(entry) => self.apply_payload(applied, index, *entry),
@@ -211,7 +219,7 @@ impl Chain {
         let included = pool.include(index, &entry)?;
         // A cluster's own blocks have none; the list is there where the fork has one.
         let withdrawals = entry.header.withdrawals_root.map(|_| Withdrawals::default());
-        let diff = Arc::new(entry.diff);
+        let diff = entry.diff;
         let block = Arc::new(SealedBlock {
             header: Sealed::new_unchecked(entry.header, hash),
             transactions: included.transactions,

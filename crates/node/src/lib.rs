@@ -27,6 +27,7 @@ mod gathering;
 pub mod import;
 pub mod maintenance;
 mod node;
+mod own_entries;
 mod past_trie;
 mod persister;
 mod producer;

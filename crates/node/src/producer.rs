@@ -7,7 +7,7 @@ use crate::{
 };
 use alloy_consensus::{Header, Sealed};
 use alloy_primitives::B256;
-use blockraft_primitives::{NodeId, Tick, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
+use blockraft_primitives::{LogEntry, NodeId, Tick, Transaction, limits::SUBMISSION_QUEUE_LEN_MAX};
 use blockraft_protocol::{
     AdmitId, BuildId, Command, Event, Head, InFlight, Leader, PoolError, ProposalFailure, Refusal,
     Response, Sifted, Ticket,
@@ -215,6 +215,7 @@ impl Producer {
         if self.proposed.term != term {
             self.proposed.term = term;
             self.proposed.keep(|_, _| false);
+            self.chain.own_entries.clear();
         }
         if let Some(term) = term {
             self.step(Event::Elected { term }).await;
@@ -272,7 +273,9 @@ impl Producer {
         match command {
             Command::Barrier { term } => self.barrier(term),
             Command::ProposeAdmit { admit, batch } => {
-                let proposal = self.raft.propose_ff(batch.encode_entry().into()).await;
+                let entry = batch.encode_entry();
+                self.chain.own_entries.keep(entry.clone(), LogEntry::Admit(batch));
+                let proposal = self.raft.propose_ff(entry.into()).await;
                 self.report(async move {
                     let applied = match proposal {
                         Ok(proposal) => proposal.await,
@@ -380,6 +383,8 @@ impl Producer {
         };
         self.chain.timelines.proposed(proposal.block.header.hash(), proposal.stages);
         self.proposed.push(build, proposal.block);
+        let content = LogEntry::Block(proposal.content);
+        self.chain.own_entries.keep(proposal.entry.clone(), content);
         let taken = self.raft.propose_ff(proposal.entry.into()).await;
         let inputs = self.inputs.clone();
         self.spawner.tasks.spawn(async move {

@@ -62,7 +62,7 @@ pub struct BlockEntry {
     /// One a transaction.
     pub receipts: Vec<Receipt>,
     /// What the block changes in the state.
-    pub diff: StateDiff,
+    pub diff: Arc<StateDiff>,
     /// Index of the last log entry that the leader's pool had applied when it cut this block.
     /// Replaced transactions are kept until a block with a later index has been applied.
     pub pool_index: u64,

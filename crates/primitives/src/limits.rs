@@ -39,6 +39,8 @@ pub const TX_RUN_SECONDS_MAX: u32 = 20;
 pub const BLOCK_LOG_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Blocks that a leader has proposed and that are not applied yet: while there are so many, none is begun.
 pub const PIPELINE_BLOCK_COUNT_MAX: usize = 2;
+/// Entries that a leader has proposed and keeps decoded until it applies them: more than are ever on their way.
+pub const OWN_ENTRY_COUNT_MAX: usize = 8;
 /// Blocks whose stage times are kept (`blockraft_txTimeline`).
 pub const TIMELINE_BLOCK_COUNT_MAX: usize = 256;
 /// Transactions in those blocks; also those in no block yet whose times are kept.

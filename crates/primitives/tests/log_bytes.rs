@@ -107,7 +107,7 @@ impl Workload {
             transactions: (0..COUNT).map(|i| AdmissionId(10_000 + i)).collect(),
             dropped: Vec::new(),
             receipts: receipts.collect(),
-            diff: StateDiff { accounts: self.accounts.clone(), codes: Vec::new() },
+            diff: StateDiff { accounts: self.accounts.clone(), codes: Vec::new() }.into(),
             pool_index: 88,
             subtrie_roots: Bytes::new(),
         };
@@ -222,7 +222,8 @@ fn unusual_blocks_read_back() {
             receipt(Eip658Value::Eip658(true), u64::MAX, vec![odd; 30]),
             receipt(Eip658Value::Eip658(true), 5, Vec::new()),
         ],
-        diff: StateDiff { accounts: vec![deleted], codes: vec![Bytes::new(), vec![0; 3].into()] },
+        diff: StateDiff { accounts: vec![deleted], codes: vec![Bytes::new(), vec![0; 3].into()] }
+            .into(),
         pool_index: u64::MAX,
         subtrie_roots: Bytes::from_static(&[1, 2, 3]),
     };

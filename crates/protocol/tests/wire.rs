@@ -161,7 +161,7 @@ fn block() -> BlockEntry {
             receipt(Eip658Value::Eip658(true), 21_000, vec![log]),
             receipt(Eip658Value::Eip658(false), 121_000, Vec::new()),
         ],
-        diff: StateDiff { accounts, codes: vec![Bytes::from_static(&hex!("6001"))] },
+        diff: StateDiff { accounts, codes: vec![Bytes::from_static(&hex!("6001"))] }.into(),
         pool_index: 77,
         subtrie_roots: Bytes::from_static(&hex!("c0")),
     }
@@ -209,7 +209,7 @@ fn more_pool_errors() -> Vec<PoolError> {
 fn payload() -> PayloadEntry {
     let BlockEntry { header, receipts, diff, .. } = block();
     let withdrawal = Withdrawal { index: 1, validator_index: 2, address: ALICE, amount: 3 };
-    let transactions = transactions();
+    let (transactions, diff) = (transactions(), Arc::unwrap_or_clone(diff));
     PayloadEntry { header, transactions, withdrawals: Some(vec![withdrawal]), receipts, diff }
 }
 

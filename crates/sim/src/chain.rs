@@ -69,7 +69,7 @@ pub(crate) struct Unapplied {
     pub(crate) header: Sealed<Header>,
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) dropped: Vec<Transaction>,
-    diff: StateDiff,
+    diff: Arc<StateDiff>,
 }
 
 /// What a leader is to make.
@@ -296,7 +296,7 @@ impl Chain {
         let stale = before.iter().filter(|tx| used(tx) && !self.hashes.contains_key(tx.tx_hash()));
         let mut replaced = retired(&included.changes);
         replaced.extend(stale.map(|tx| *tx.tx_hash()));
-        let committed = CommittedBlock { block: block.clone(), diff: Arc::new(entry.diff) };
+        let committed = CommittedBlock { block: block.clone(), diff: entry.diff };
         self.record(Some(committed), included.changes);
         Ok(Applied::Block { block, dropped, replaced })
     }
@@ -376,6 +376,7 @@ impl Chain {
         let dropped: Vec<_> = dropped.chain(poisoned).collect();
         self.take_back();
         unapplied.iter().for_each(|block| self.trie.update(&block.diff));
+        let diff = Arc::new(diff);
         self.trie.update(&diff);
         header.state_root = self.trie.root();
         let header = header.seal_slow();

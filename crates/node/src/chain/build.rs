@@ -52,6 +52,8 @@ pub(crate) struct Proposal {
     pub(crate) block: Arc<Unapplied>,
     /// The encoded log entry.
     pub(crate) entry: Bytes,
+    /// What it says.
+    pub(crate) content: Box<BlockEntry>,
     /// How it was made.
     pub(crate) stages: BuildStages,
 }
@@ -248,7 +250,8 @@ impl Chain {
         header.state_root = rooted.root;
         stages.rooted = self.timelines.now();
         let hash = header.hash_slow();
-        let entry = BlockEntry {
+        let diff = Arc::new(diff);
+        let content = Box::new(BlockEntry {
             header,
             transactions: included.iter().map(|i| ids[*i]).collect(),
             dropped: dropped
@@ -256,19 +259,17 @@ impl Chain {
                 .map(|(i, reason)| DroppedTransaction { id: ids[*i], reason: *reason })
                 .collect(),
             receipts,
-            diff,
+            diff: diff.clone(),
             pool_index,
             subtrie_roots: rooted.encoded_roots(),
-        };
-        let bytes = entry.encode_entry();
+        });
+        let entry = content.encode_entry();
         stages.encoded = self.timelines.now();
-        let BlockEntry { header, diff, .. } = entry;
-        let diff = Arc::new(diff);
         trie.keep(hash, rooted.written(diff.clone()));
-        let header = Sealed::new_unchecked(header, hash);
+        let header = Sealed::new_unchecked(content.header.clone(), hash);
         let dropped = dropped.iter().map(|(i, _)| candidates[*i].clone()).collect();
-        let block = Unapplied::new(header, transactions, dropped, diff);
-        Ok(Proposal { block: Arc::new(block), entry: bytes, stages })
+        let block = Arc::new(Unapplied::new(header, transactions, dropped, diff));
+        Ok(Proposal { block, entry, content, stages })
     }
 
     /// DESIGN section 3: prevRandao is keccak256(parent hash, number); term and proposer are in the

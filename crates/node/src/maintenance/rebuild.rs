@@ -192,7 +192,7 @@ fn block_in(index: u64, record: &bytes::Bytes) -> Result<Option<(Header, StateDi
         .map_err(|source| NodeError::LogRecord { index, source })?;
     let Some(entry) = entry else { return Ok(None) };
     Ok(match LogEntry::decode(&entry)? {
-        LogEntry::Block(entry) => Some((entry.header, entry.diff)),
+        LogEntry::Block(entry) => Some((entry.header, std::sync::Arc::unwrap_or_clone(entry.diff))),
         LogEntry::Payload(entry) => Some((entry.header, entry.diff)),
         LogEntry::Admit(_) | LogEntry::Forkchoice(_) => None,
     })

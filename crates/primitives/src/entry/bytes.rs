@@ -15,6 +15,7 @@ use alloy_consensus::{Eip658Value, Header};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Log, LogData, map::AddressMap};
 use alloy_rlp::{Decodable, Encodable};
+use std::sync::Arc;
 
 // The first byte of a receipt: its status, whether it took the gas of the one before, and the logs.
 const STATUS_MASK: u8 = 0b11;
@@ -98,7 +99,7 @@ pub(super) fn take_block(input: &mut Reader<'_>) -> Result<BlockEntry, EntryErro
         Ok(DroppedTransaction { id, reason: drop_reason(input.byte()?)? })
     });
     let dropped = dropped.collect::<Result<_, EntryError>>()?;
-    let diff = take_diff(input)?;
+    let diff = Arc::new(take_diff(input)?);
     let receipts = take_receipts(input)?;
     let subtrie_roots = Bytes::copy_from_slice(input.bytes()?);
     Ok(BlockEntry { header, transactions, dropped, receipts, diff, pool_index, subtrie_roots })

@@ -68,7 +68,7 @@ impl Bench {
             transactions: ids.iter().copied().map(id).collect(),
             dropped,
             receipts: Vec::new(),
-            diff: diff_of(&accounts),
+            diff: diff_of(&accounts).into(),
             pool_index: self.index,
             subtrie_roots: Default::default(),
         }
@@ -438,7 +438,7 @@ fn a_nonce_used_elsewhere_makes_transactions_stale() {
     bench.admit(&[transfer(0, 0, 10), transfer(0, 1, 10), transfer(0, 2, 10)]);
     // An EIP-7702 authorization raises the nonce without a transaction of the account's own.
     let mut entry = bench.entry(&[], &[], &[]);
-    entry.diff = diff_of(&BTreeMap::from([(sender(0), account(2, RICH))]));
+    entry.diff = diff_of(&BTreeMap::from([(sender(0), account(2, RICH))])).into();
     let included = bench.include(&entry).unwrap();
     assert_eq!(included.changes, [PoolChange::Remove(id(0)), PoolChange::Remove(id(1))]);
     assert_eq!(bench.offered(1, 9), [2]);
@@ -491,7 +491,7 @@ fn a_block_that_does_not_fit_changes_nothing() {
     unknown.transactions[1] = id(9);
     assert_eq!(bench.include(&unknown), Err(IncludeError::Unknown { number: 0, id: id(9) }));
     let mut unused = bench.entry(&[0, 1], &[], &[]);
-    unused.diff.accounts.retain(|a| a.address != sender(1));
+    std::sync::Arc::make_mut(&mut unused.diff).accounts.retain(|a| a.address != sender(1));
     assert_eq!(bench.include(&unused), Err(IncludeError::NonceUnused { number: 0, id: id(1) }));
     assert_eq!(bench.pool, before);
 }

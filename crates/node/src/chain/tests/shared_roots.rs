@@ -84,7 +84,7 @@ impl Cluster {
         let rooted = chain.take_parts(&mut trie, &dealt, &own, |_, _| answers).unwrap();
         assert_eq!(rooted.root, entry.header.state_root, "block {}", entry.header.number);
         entry.subtrie_roots = rooted.encoded_roots();
-        trie.keep(hash, rooted.written(std::sync::Arc::new(entry.diff.clone())));
+        trie.keep(hash, rooted.written(entry.diff.clone()));
         entry
     }
 

@@ -127,7 +127,7 @@ impl Model {
                 .map(|(id, _)| DroppedTransaction { id, reason: DropReason::Invalid })
                 .collect(),
             receipts: Vec::new(),
-            diff: diff_of(&accounts),
+            diff: diff_of(&accounts).into(),
             pool_index: cut.pool_index,
             subtrie_roots: Default::default(),
         };
