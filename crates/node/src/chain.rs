@@ -14,9 +14,9 @@ use crate::{
     timeline::{Found, Timelines},
     trie_start::{self, TrieOptions},
 };
-use alloy_consensus::Sealed;
+use alloy_consensus::{Sealed, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR};
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256, map::AddressMap};
 use blockraft_execution::Watchdog;
 use blockraft_primitives::{
     Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, NodeId,
@@ -289,10 +289,34 @@ impl Chain {
         failed.map_or(Ok(sifted), Err)
     }
 
+    /// Whether each of these is in the pool or in a block.
+    pub(crate) fn are_known(&self, transactions: &[Transaction]) -> Vec<bool> {
+        let mut known: Vec<bool> = {
+            let pool = self.pool.read();
+            transactions.iter().map(|tx| pool.by_hash(tx.tx_hash()).is_some()).collect()
+        };
+        // Taken after the pool was asked: what has left it since is in a block of this view.
+        let Ok(view) = self.store.view(self.store.head().number) else { return known };
+        let mut nonces = AddressMap::<u64>::default();
+        for (tx, known) in transactions.iter().zip(&mut known).filter(|(_, known)| !**known) {
+            let nonce =
+                nonces.entry(tx.signer()).or_insert_with(|| match view.account(tx.signer()) {
+                    Ok(account) => account.map_or(0, |account| account.nonce),
+                    Err(_) => u64::MAX,
+                });
+            // Only a transaction whose nonce is used can be in a block: a sender's nonce never falls.
+            *known = tx.nonce() < *nonce && self.is_in_block(tx.tx_hash());
+        }
+        known
+    }
+
     /// Whether the transaction is in the pool or in a block.
     pub(crate) fn is_known(&self, hash: &B256) -> bool {
-        self.pool.read().by_hash(hash).is_some()
-            || matches!(self.store.transaction(hash), Ok(Some(_)))
+        self.pool.read().by_hash(hash).is_some() || self.is_in_block(hash)
+    }
+
+    fn is_in_block(&self, hash: &B256) -> bool {
+        matches!(self.store.transaction(hash), Ok(Some(_)))
     }
 
     /// Whether the pool may hold a transaction that a block after `unapplied` could include.

@@ -139,8 +139,9 @@ impl Gateway {
     /// the same hash.
     fn answer_known(&self, decoded: &mut Decoded) {
         let all = std::mem::take(decoded);
-        for (tx, reply) in all.transactions.into_iter().zip(all.replies) {
-            if self.chain.is_known(tx.tx_hash()) {
+        let known = self.chain.are_known(&all.transactions);
+        for ((tx, reply), known) in all.transactions.into_iter().zip(all.replies).zip(known) {
+            if known {
                 reply.send(Ok(*tx.tx_hash()));
             } else {
                 decoded.transactions.push(tx);
