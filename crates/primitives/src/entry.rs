@@ -4,6 +4,7 @@
 //! for a consensus client's word. Transactions travel as `sender, EIP-2718 bytes`: the gateway has recovered
 //! the sender, and members of one cluster trust each other (crash faults only).
 
+mod at_rest;
 mod bytes;
 
 use crate::{
@@ -211,8 +212,7 @@ pub fn decode_diff(bytes: &[u8]) -> Result<StateDiff, EntryError> {
 
 /// The bytes of a block's transactions at rest, with their senders: RLP.
 pub fn encode_transactions(transactions: &[Transaction]) -> Vec<u8> {
-    let transactions = transactions.iter().map(WireTransaction::from).collect();
-    alloy_rlp::encode(WireTransactions { transactions })
+    at_rest::transactions(transactions)
 }
 
 /// Reads [`encode_transactions`] back from the front of `bytes`.
@@ -223,7 +223,7 @@ pub fn decode_transactions(bytes: &mut &[u8]) -> Result<Vec<Transaction>, EntryE
 
 /// The bytes of a block's receipts at rest: RLP, without blooms.
 pub fn encode_receipts(receipts: &[Receipt]) -> Vec<u8> {
-    alloy_rlp::encode(receipts.iter().map(WireReceipt::from).collect::<Vec<_>>())
+    at_rest::receipts(receipts)
 }
 
 /// Reads [`encode_receipts`] back.
