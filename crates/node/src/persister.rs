@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// How long applied blocks gather before they are written.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Rounds without a block after which what waits in the pool is written all the same: until then the next block
+/// would mostly have it deleted again, and the log has it.
+const ROUNDS_WITHOUT_BLOCK_MAX: u32 = 10;
 /// How long a full disk is left alone before the next attempt.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
 
@@ -40,10 +43,14 @@ impl Persistence {
             .thread_name(|n| format!("persister-{n}"))
             .build()
             .map_err(|error| NodeError::Thread(std::io::Error::other(error)))?;
+        let mut rounds = 0;
         loop {
             let stopping = self.wait(INTERVAL);
-            match pool.install(|| store.persist()) {
-                Ok(_) => {}
+            let everything = stopping || rounds >= ROUNDS_WITHOUT_BLOCK_MAX;
+            let persist = || if everything { store.persist() } else { store.persist_blocks() };
+            match pool.install(persist) {
+                Ok(persisted) if everything || persisted.blocks > 0 => rounds = 0,
+                Ok(_) => rounds += 1,
                 Err(error) if error.is_full() && !stopping => {
                     tracing::error!(%error, "cannot persist: make room; applying waits");
                     metrics::gauge!("blockraft_storage_full").set(1.0);

@@ -62,7 +62,7 @@ impl Chain {
     pub(crate) fn write(
         &self,
         blocks: &[&SealedBlock],
-        pool: &[PoolEffect],
+        pool: &[PoolEffect<'_>],
         meta: &ChainMeta,
     ) -> Result<(), StorageError> {
         let tx = self.env.write()?;
@@ -81,7 +81,7 @@ impl Chain {
     pub(crate) fn truncate(
         &self,
         last: u64,
-        pool: &[PoolEffect],
+        pool: &[PoolEffect<'_>],
         meta: &ChainMeta,
     ) -> Result<(), StorageError> {
         let gone: Vec<Arc<SealedBlock>> = (meta.head.0 + 1..=last)
@@ -181,7 +181,7 @@ impl Chain {
     }
 }
 
-fn write_pool(tx: &WriteTx<'_>, pool: &[PoolEffect]) -> Result<(), StorageError> {
+fn write_pool(tx: &WriteTx<'_>, pool: &[PoolEffect<'_>]) -> Result<(), StorageError> {
     let mut table = tx.cursor(POOL)?;
     for (id, record) in pool {
         let key = id.0.to_be_bytes();

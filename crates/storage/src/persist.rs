@@ -11,12 +11,9 @@ use crate::{
     shard::{Marker, Shard},
     types::PoolEffect,
 };
-use blockraft_primitives::{AdmissionId, PoolChange, PoolRecord, SealedBlock, StateDiff};
+use blockraft_primitives::{AdmissionId, PoolChange, SealedBlock, StateDiff};
 use rayon::prelude::*;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 /// Changed keys that one call writes at most (one step more than fits): bounds the memory that an
 /// MDBX write transaction needs.
@@ -33,9 +30,24 @@ impl Database {
         self.persist_locked()
     }
 
+    /// See [`crate::Store::persist_blocks`].
+    pub(crate) fn persist_blocks(&self) -> Result<Persisted, StorageError> {
+        let _writer = self.writer.lock();
+        let mut steps = self.next_steps();
+        // More than that may not gather.
+        if steps.len() < PERSIST_STEPS_MAX {
+            let last = steps.iter().rposition(|step| step.block.is_some());
+            steps.truncate(last.map_or(0, |last| last + 1));
+        }
+        self.write_steps(&steps)
+    }
+
     /// As [`Self::persist`]; the caller holds `writer`.
     pub(crate) fn persist_locked(&self) -> Result<Persisted, StorageError> {
-        let steps = self.next_steps();
+        self.write_steps(&self.next_steps())
+    }
+
+    fn write_steps(&self, steps: &[Arc<AppliedStep>]) -> Result<Persisted, StorageError> {
         let durable = self.durable.read().clone();
         let Some(last) = steps.last() else {
             return Ok(Persisted { applied: durable.applied, blocks: 0, keys: 0 });
@@ -46,18 +58,19 @@ impl Database {
             committed().map(|block| (block.block.number(), &*block.diff)).collect();
         let keys = diffs.iter().map(|(_, diff)| diff.key_count()).sum();
         let head = blocks.last().map_or(durable.head, |block| (block.number(), block.hash()));
+        let pool = net_pool_effects(steps, durable.applied.next_admission);
         let meta = ChainMeta { head, applied: last.applied.clone(), ..durable };
 
         let oldest = self.write_shards(&diffs, head, durable.head.0)?;
         fail::fail_point!("persist-shards-synced", |_| Err(StorageError::Injected {
             point: "persist-shards-synced"
         }));
-        self.chain.write(&blocks, &net_pool_effects(&steps), &meta)?;
+        self.chain.write(&blocks, &pool, &meta)?;
         fail::fail_point!("persist-chain-written", |_| Err(StorageError::Injected {
             point: "persist-chain-written"
         }));
         let persisted = Persisted { applied: meta.applied.clone(), blocks: blocks.len(), keys };
-        self.let_go(&steps, meta, oldest);
+        self.let_go(steps, meta, oldest);
         Ok(persisted)
     }
 
@@ -132,15 +145,20 @@ fn write_shard(shard: &Shard, mut work: ShardWork<'_>, target: Marker) -> Result
     shard.env().sync()
 }
 
-/// What steps do to the stored pool in the end. Most transactions come and go between two calls, and
-/// so never touch the disk but for a lookup.
-pub(crate) fn net_pool_effects(steps: &[Arc<AppliedStep>]) -> Vec<PoolEffect> {
-    let mut effects: BTreeMap<AdmissionId, Option<PoolRecord>> = BTreeMap::new();
-    for change in steps.iter().flat_map(|step| &step.pool) {
-        match change {
-            PoolChange::Put(record) => effects.insert(record.id, Some(record.clone())),
-            PoolChange::Remove(id) => effects.insert(*id, None),
-        };
-    }
-    effects.into_iter().collect()
+/// What steps do to the stored pool in the end. The pool on disk knows no id from `unknown_from` on: most
+/// transactions come and go between two calls, and so never touch the disk.
+pub(crate) fn net_pool_effects(
+    steps: &[Arc<AppliedStep>],
+    unknown_from: AdmissionId,
+) -> Vec<PoolEffect<'_>> {
+    let effect = |change| match change {
+        &PoolChange::Remove(id) => (id, None),
+        PoolChange::Put(record) => (record.id, Some(record)),
+    };
+    let mut effects: Vec<PoolEffect<'_>> =
+        steps.iter().flat_map(|step| &step.pool).map(effect).collect();
+    // Stable: of the changes of one record the last one stays the last.
+    effects.sort_by_key(|(id, _)| *id);
+    let last = effects.chunk_by(|a, b| a.0 == b.0).filter_map(|changes| changes.last().copied());
+    last.filter(|(id, record)| record.is_some() || *id < unknown_from).collect()
 }

@@ -158,6 +158,12 @@ impl Store {
         self.database().persist()
     }
 
+    /// As [`Self::persist`], but leaves what came behind the last block: what the pool took on there is mostly
+    /// in the next block, and would be written only to be deleted again. Does nothing where no block waits.
+    pub fn persist_blocks(&self) -> Result<Persisted, StorageError> {
+        self.database().persist_blocks()
+    }
+
     /// How far the disk has come, synced. The Raft log may be purged up to here at most.
     pub fn persisted(&self) -> Applied {
         self.database().durable.read().applied.clone()

@@ -125,5 +125,5 @@ pub struct LogBounds {
     pub last: Option<u64>,
 }
 
-/// The net effect of many [`PoolChange`]s on one record.
-pub(crate) type PoolEffect = (AdmissionId, Option<PoolRecord>);
+/// The net effect of many [`PoolChange`]s on one stored record.
+pub(crate) type PoolEffect<'a> = (AdmissionId, Option<&'a PoolRecord>);

@@ -62,6 +62,8 @@ impl Database {
             header.ok_or_else(|| StorageError::corrupt("headers", "a block is missing"))?;
         let hash = header.hash();
         let step = AppliedStep { applied: applied.clone(), block: None, pool };
+        let steps = [std::sync::Arc::new(step)];
+        let effects = net_pool_effects(&steps, durable.applied.next_admission);
         let last = durable.head.0;
         let meta = ChainMeta { head: (to, hash), applied: applied.clone(), ..durable };
 
@@ -72,7 +74,6 @@ impl Database {
             live.applied = applied;
         }
         self.recent.write().truncate(to);
-        let effects = net_pool_effects(&[std::sync::Arc::new(step)]);
         self.chain.truncate(last, &effects, &meta)?;
         fail::fail_point!("unwind-chain-written", |_| Err(StorageError::Injected {
             point: "unwind-chain-written"

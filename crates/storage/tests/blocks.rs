@@ -127,6 +127,7 @@ fn steps_without_a_block_move_the_position_and_the_pool() {
     assert_eq!(store.persisted(), Applied::default());
     assert_eq!(store.backlog(), Backlog::default());
     let persisted = Persisted { applied: last.applied.clone(), blocks: 0, keys: 0 };
+    assert_eq!(store.persist_blocks().unwrap(), Persisted::default(), "no block waits");
     assert_eq!(store.persist().unwrap(), persisted);
     assert_eq!(store.persist().unwrap(), persisted, "nothing more to do");
     assert_eq!(store.pool_records().unwrap(), vec![kept.clone()]);
@@ -135,6 +136,28 @@ fn steps_without_a_block_move_the_position_and_the_pool() {
     assert_eq!(store.applied(), last.applied);
     assert_eq!(store.pool_records().unwrap(), vec![kept]);
     assert_eq!(store.head(), chain.genesis.header);
+}
+
+#[test]
+fn what_came_behind_the_last_block_may_wait() {
+    let dir = TempDir::new().unwrap();
+    let mut chain = Chain::new(8, 2);
+    chain.init(dir.path());
+    let store = Store::open_with(dir.path(), options(8)).unwrap();
+    let blocks = [chain.extend(), chain.extend()];
+    let mut behind = AppliedStep { block: None, pool: Vec::new(), ..blocks[1].clone() };
+    behind.applied.position = Some(LogPosition { term: 3, leader: 1, index: 21 });
+    let pools = chain.pools.clone();
+    for step in blocks.iter().chain([&behind]) {
+        store.apply(step.clone());
+    }
+    let persisted = store.persist_blocks().unwrap();
+    assert_eq!((persisted.applied, persisted.blocks), (blocks[1].applied.clone(), 2));
+    assert_eq!(store.backlog(), Backlog::default());
+    assert_eq!(store.applied(), behind.applied);
+    assert_eq!(store.pool_records().unwrap(), *pools.last().unwrap());
+    assert_eq!(store.persist_blocks().unwrap().applied, blocks[1].applied, "no block waits");
+    assert_eq!(store.persist().unwrap().applied, behind.applied);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 
 mod common;
 
-use blockraft_primitives::{Applied, LogPosition, PoolChange, StateError, StateReader};
+use blockraft_primitives::{
+    AdmissionId, Applied, LogPosition, PoolChange, StateError, StateReader,
+};
 use blockraft_storage::{StorageError, Store};
 use common::{Chain, addresses, options};
 use rand::Rng;
@@ -26,9 +28,9 @@ fn take_back(chain: &mut Chain, to: u64) -> Vec<PoolChange> {
     changes
 }
 
-fn position(index: u64) -> Applied {
+fn position(chain: &Chain, index: u64) -> Applied {
     let position = Some(LogPosition { term: 4, leader: 1, index });
-    Applied { position, membership: vec![9], ..Applied::default() }
+    Applied { position, membership: vec![9], next_admission: AdmissionId(chain.next_admission) }
 }
 
 #[test]
@@ -52,10 +54,10 @@ fn the_chain_reads_as_if_the_blocks_had_never_been() {
         let (stays, goes) = (store.view(to).unwrap(), store.view(head).unwrap());
         let gone: Vec<_> = chain.blocks[to as usize + 1..].to_vec();
         let pool = take_back(&mut chain, to);
-        store.unwind(to, position(1000 + round), pool).unwrap();
+        store.unwind(to, position(&chain, 1000 + round), pool).unwrap();
 
-        assert_eq!((store.head().number, store.applied()), (to, position(1000 + round)));
-        assert_eq!(store.persisted(), position(1000 + round));
+        assert_eq!((store.head().number, store.applied()), (to, position(&chain, 1000 + round)));
+        assert_eq!(store.persisted(), position(&chain, 1000 + round));
         chain.check_store(&store, store.oldest_state());
         chain.check_flat_state(&store, to);
         chain.check_state(&stays, to);
@@ -90,7 +92,7 @@ fn it_goes_back_no_further_than_the_history() {
     }
     assert_eq!(store.oldest_state(), 7);
     for to in [6, 11] {
-        let refused = store.unwind(to, position(1000), Vec::new());
+        let refused = store.unwind(to, position(&chain, 1000), Vec::new());
         assert!(
             matches!(refused, Err(StorageError::Unwind { oldest: 7, head: 10, .. })),
             "{refused:?}"

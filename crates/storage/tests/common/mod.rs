@@ -68,7 +68,7 @@ pub struct Chain {
     pub pool: BTreeMap<AdmissionId, PoolRecord>,
     /// The pool after each block, from block 0.
     pub pools: Vec<Vec<PoolRecord>>,
-    next_admission: u64,
+    pub next_admission: u64,
 }
 
 impl Chain {
