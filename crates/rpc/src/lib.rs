@@ -29,6 +29,7 @@ mod middleware;
 mod net;
 mod pubsub;
 mod registry;
+mod sends;
 mod server;
 mod timeline;
 mod txpool;

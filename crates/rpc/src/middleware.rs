@@ -25,7 +25,7 @@ use std::{future::Future, pin::pin, sync::Arc};
 const BATCH_READ_WIDTH: usize = 4;
 
 /// What batches are made of when they carry load.
-const SEND: &str = "eth_sendRawTransaction";
+pub(crate) const SEND: &str = "eth_sendRawTransaction";
 
 /// The middleware, around one connection's service.
 #[derive(Clone)]

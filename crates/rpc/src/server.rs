@@ -8,6 +8,7 @@ use crate::{
     http::{Gate, GateLayer},
     methods,
     middleware::Calls,
+    sends::SendsLayer,
 };
 use alloy_primitives::{B128, U128};
 use blockraft_primitives::limits;
@@ -118,13 +119,17 @@ impl Listening {
         let method_names = methods.method_names().collect();
         let layered = methods.clone();
         let api = gate.api.clone();
+        let request_bytes_max = limits::RPC_REQUEST_BYTES_MAX;
+        // Load comes to the port without tokens.
+        let sends = auth.is_none().then(|| SendsLayer { api: api.clone(), request_bytes_max });
         let server = ServerBuilder::new()
             .set_config(settings)
             .set_http_middleware(
                 tower::ServiceBuilder::new()
                     .option_layer(auth.map(ValidateRequestHeaderLayer::custom))
                     .layer(GateLayer(Arc::new(gate)))
-                    .option_layer(cors),
+                    .option_layer(cors)
+                    .option_layer(sends),
             )
             .set_rpc_middleware(
                 RpcServiceBuilder::new()
