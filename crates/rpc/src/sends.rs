@@ -1,7 +1,7 @@
 //! Batches that are nothing but `eth_sendRawTransaction`, which is what load is made of: read and answered in one
 //! piece. Every other request goes on as it came, and so does every batch with something in it that is not plain.
 
-use crate::{api::Api, errors::RpcError, middleware::SEND};
+use crate::{SubmitError, Verdict, api::Api, errors::RpcError, middleware::SEND};
 use alloy_primitives::{Bytes, hex};
 use blockraft_primitives::limits::RPC_BATCH_LEN_MAX;
 use futures::{FutureExt, future::BoxFuture};
@@ -21,6 +21,7 @@ use jsonrpsee::{
 use metrics::{counter, histogram};
 use serde::Deserialize;
 use std::{
+    iter::repeat_with,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -140,9 +141,21 @@ async fn answer(api: &Arc<Api>, ids: &[Id<'_>], raw: Vec<Bytes>) -> Vec<u8> {
     let count = ids.len() as u64;
     counter!("blockraft_rpc_server_calls_started_total", "method" => SEND).increment(count);
     let started = tokio::time::Instant::now();
-    let verdicts = api.submit_all(raw).await;
+    let (body, successes) = body_of(ids, api.submit_all(raw).await);
+    let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
+    duration.record_many(started.elapsed().as_secs_f64(), ids.len());
+    counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND).increment(successes);
+    counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
+        .increment(count - successes);
+    body
+}
+
+/// The answer to a batch, and how many of its calls succeeded. A node that is stopping may have no verdict on the
+/// last ones.
+fn body_of(ids: &[Id<'_>], verdicts: Vec<Verdict>) -> (Vec<u8>, u64) {
     let mut body = Vec::with_capacity(ANSWER_BYTES_EXPECTED * ids.len());
     let mut successes = 0;
+    let verdicts = verdicts.into_iter().chain(repeat_with(|| Err(SubmitError::ShuttingDown)));
     for (id, verdict) in ids.iter().zip(verdicts) {
         body.push(if body.is_empty() { b'[' } else { b',' });
         match verdict {
@@ -163,17 +176,14 @@ async fn answer(api: &Arc<Api>, ids: &[Id<'_>], raw: Vec<Bytes>) -> Vec<u8> {
         }
     }
     body.push(b']');
-    let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
-    duration.record_many(started.elapsed().as_secs_f64(), ids.len());
-    counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND).increment(successes);
-    counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
-        .increment(count - successes);
-    body
+    (body, successes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloy_primitives::B256;
+    use serde_json::{Value, json};
 
     fn call(id: &str, method: &str, params: &str) -> String {
         format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
@@ -203,5 +213,18 @@ mod tests {
         assert!(read_sends(format!("[{plain}]").as_bytes()).is_none());
         let many = vec![plain.as_str(); RPC_BATCH_LEN_MAX as usize + 1].join(",");
         assert!(read_sends(format!("[{many}]").as_bytes()).is_none());
+    }
+
+    #[test]
+    fn each_call_is_answered_though_there_is_no_verdict_on_it() {
+        let hash = B256::repeat_byte(7);
+        let (body, successes) = body_of(&[Id::Number(1), Id::Str("b".into())], vec![Ok(hash)]);
+        let answers: Value = serde_json::from_slice(&body).unwrap();
+        let stopping = ErrorObjectOwned::from(RpcError::from(SubmitError::ShuttingDown));
+        let expected = json!([
+            { "jsonrpc": "2.0", "id": 1, "result": hash },
+            { "jsonrpc": "2.0", "id": "b", "error": stopping },
+        ]);
+        assert_eq!((answers, successes), (expected, 1));
     }
 }
