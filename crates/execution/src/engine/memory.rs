@@ -79,6 +79,7 @@ struct SlotKey {
 
 impl Hash for SlotKey {
     /// In words: as bytes it would take several times as long.
+    #[inline]
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let [a, b, c] = words(self.address);
         let [d, e, f, g] = self.slot.into_limbs();
@@ -397,6 +398,7 @@ impl<S: StateReader> Memory<S> {
     }
 
     /// Looks at an account of the parent state for what [`Self::is_irregular`] says.
+    #[inline]
     fn judge_fitness(&self, account: Option<Account>) {
         if account.is_some_and(is_unfit) {
             self.irregular.store(true, Relaxed);
@@ -404,6 +406,7 @@ impl<S: StateReader> Memory<S> {
     }
 
     /// The last place before `place` at which the account's storage was wiped.
+    #[inline]
     fn last_wipe(&self, address: Address, place: Place) -> Option<Place> {
         if self.wipes.load(Acquire) == 0 {
             return None;
@@ -428,32 +431,39 @@ impl<S: StateReader> Memory<S> {
         self.account_marks(self.mark_of(mix(address)))[1].fetch_add(1, Release);
     }
 
+    #[inline]
     fn mark_of(&self, mixed: u64) -> usize {
         (mixed >> 40) as usize & (self.marks.len() - 1)
     }
 
     /// Counters of shape and value: neighbours.
+    #[inline]
     fn account_marks(&self, at: usize) -> [&AtomicU32; 2] {
         [&self.marks[at], &self.marks[at ^ 1]]
     }
 
+    #[inline]
     fn read(&self, address: Address) -> RwLockReadGuard<'_, AddressMap<Cell>> {
         self.accounts[stripe_of(mix(address))].read().expect(UNPOISONED)
     }
 
+    #[inline]
     fn write(&self, address: Address) -> RwLockWriteGuard<'_, AddressMap<Cell>> {
         self.accounts[stripe_of(mix(address))].write().expect(UNPOISONED)
     }
 
+    #[inline]
     fn read_slots(&self, key: SlotKey) -> RwLockReadGuard<'_, SlotMap> {
         self.slots[stripe_of(mix_slot(key.address, key.slot))].read().expect(UNPOISONED)
     }
 
+    #[inline]
     fn write_slots(&self, key: SlotKey) -> RwLockWriteGuard<'_, SlotMap> {
         self.slots[stripe_of(mix_slot(key.address, key.slot))].write().expect(UNPOISONED)
     }
 }
 
+#[inline]
 fn is_unfit(account: Account) -> bool {
     account.is_empty() || account.balance.bit_len() > 192
 }
@@ -462,17 +472,20 @@ fn is_unfit(account: Account) -> bool {
 const UNPOISONED: &str = "nothing panics under this lock";
 
 /// Spreads what is not spread yet (small numbers, made-up addresses) over the upper bits.
+#[inline]
 fn mix(address: Address) -> u64 {
     let [a, b, c] = words(address);
     (a ^ b.rotate_left(17) ^ c.rotate_left(31)).wrapping_mul(SPREAD)
 }
 
 /// An address as numbers that sort as it does.
+#[inline]
 fn words(address: Address) -> [u64; 3] {
     let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| address[at + i]));
     [word(0), word(8), word(12)]
 }
 
+#[inline]
 fn mix_slot(address: Address, slot: U256) -> u64 {
     let [a, b, c, d] = slot.into_limbs();
     let folded = a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43);
@@ -482,6 +495,7 @@ fn mix_slot(address: Address, slot: U256) -> u64 {
 /// 2^64 over the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
+#[inline]
 fn stripe_of(mixed: u64) -> usize {
     (mixed >> 57) as usize % STRIPE_COUNT
 }

@@ -45,6 +45,7 @@ impl Outcome {
     }
 
     /// How it ended; leaves the logs out of what stays.
+    #[inline]
     pub(crate) fn take_verdict(&mut self) -> Verdict {
         match &mut self.verdict {
             Verdict::Ran(ran) => Verdict::Ran(Ran { logs: std::mem::take(&mut ran.logs), ..*ran }),
@@ -108,6 +109,7 @@ pub(crate) enum Read {
 
 impl Read {
     /// Whether what comes to and goes from a balance does not change it.
+    #[inline]
     pub(crate) fn ignores_balance(&self) -> bool {
         match self {
             Self::Codeless(_) | Self::HasStorage(..) => true,

@@ -21,6 +21,7 @@ impl<T> Default for Versions<T> {
 
 impl<T: Copy> Versions<T> {
     /// The last one before `place`.
+    #[inline]
     pub(crate) fn last_before(&self, place: Place) -> Option<(Place, T)> {
         let rest = self.rest();
         let end = rest.partition_point(|(p, _)| *p < place);
@@ -31,6 +32,7 @@ impl<T: Copy> Versions<T> {
     }
 
     /// The one value that there is, if there is one.
+    #[inline]
     pub(crate) fn only(&self) -> Option<T> {
         self.first.filter(|_| self.rest().is_empty()).map(|(_, value)| value)
     }
@@ -45,11 +47,13 @@ impl<T: Copy> Versions<T> {
     }
 
     /// Sets the value of a place.
+    #[inline]
     pub(crate) fn insert(&mut self, place: Place, value: T) {
         self.merge(place, value, |_, new| new);
     }
 
     /// Sets the value of a place, or makes one of it and the one that is there.
+    #[inline]
     pub(crate) fn merge(&mut self, place: Place, value: T, merged: impl FnOnce(T, T) -> T) {
         match &mut self.first {
             None => self.first = Some((place, value)),
@@ -83,10 +87,12 @@ impl<T: Copy> Versions<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
+    #[inline]
     fn rest(&self) -> &[(Place, T)] {
         self.rest.as_ref().map_or(&[], |rest| &rest.0)
     }

@@ -45,6 +45,7 @@ impl<S: StateReader> Memory<S> {
             .try_for_each(|difference| self.merge_difference(place, difference))
     }
 
+    #[inline]
     fn merge_difference(
         &mut self,
         place: Place,
@@ -69,10 +70,12 @@ impl<S: StateReader> Memory<S> {
     }
 }
 
+#[inline]
 fn stripe<T>(stripes: &mut [RwLock<T>], mixed: u64) -> &mut T {
     stripes[stripe_of(mixed)].get_mut().expect(UNPOISONED)
 }
 
+#[inline]
 fn leave_mark(mark: &mut AtomicU32) {
     let count = mark.get_mut();
     *count = count.wrapping_add(1);

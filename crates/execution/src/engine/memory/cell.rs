@@ -136,6 +136,7 @@ impl Cell {
         credited.max(self.versions.last_before(place).map(|(at, _)| at))
     }
 
+    #[inline]
     pub(super) fn publish(&mut self, place: Place, write: &AccountDiff) {
         match write.change {
             AccountChange::Unchanged => {}
@@ -149,6 +150,7 @@ impl Cell {
         }
     }
 
+    #[inline]
     pub(super) fn add(&mut self, place: Place, wei: U256) {
         self.differences.merge(place, wei, U256::wrapping_add);
     }
@@ -165,11 +167,13 @@ impl Cell {
         self.differences.remove(place);
     }
 
+    #[inline]
     pub(super) fn is_written(&self) -> bool {
         !self.versions.is_empty() || !self.differences.is_empty() || !self.wipes().is_empty()
     }
 
     /// Whether no place before `place` has written to it, credits apart if they do not matter.
+    #[inline]
     pub(super) fn is_unwritten(&self, place: Place, but_credits: bool) -> bool {
         self.versions.last_before(place).is_none()
             && (but_credits || self.differences.last_before(place).is_none())
@@ -181,6 +185,7 @@ impl Cell {
         self.versions.only().filter(|_| alone).flatten()
     }
 
+    #[inline]
     fn wipes(&self) -> &[Place] {
         self.rare.as_ref().map_or(&[], |rare| &rare.wipes)
     }

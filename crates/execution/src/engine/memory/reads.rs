@@ -83,6 +83,7 @@ impl<S: StateReader> Memory<S> {
     /// Whether a transaction at `place` would read what the parent state has, as the one did that read this:
     /// nobody before it has written there. No value is looked at, neither here nor in the parent state.
     /// `false` may also mean that only values can tell.
+    #[inline]
     pub(crate) fn is_as_in_parent(&self, read: &Read, place: Place) -> bool {
         match read {
             Read::Account(address, account) => {
@@ -109,6 +110,7 @@ impl<S: StateReader> Memory<S> {
         Ok(())
     }
 
+    #[inline]
     fn is_account_unwritten(&self, address: Address, place: Place, but_credits: bool) -> bool {
         // Tips leave no marks.
         if address == self.tips.recipient && !but_credits {
@@ -122,6 +124,7 @@ impl<S: StateReader> Memory<S> {
         stripe.get(&address).is_none_or(|cell| cell.is_unwritten(place, but_credits))
     }
 
+    #[inline]
     fn is_slot_unwritten(&self, address: Address, slot: U256, place: Place) -> bool {
         if self.last_wipe(address, place).is_some() {
             return false;

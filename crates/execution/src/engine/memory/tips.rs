@@ -24,6 +24,7 @@ impl Tips {
     }
 
     /// Adds to what `place` gives; `false` where that is not for this list.
+    #[inline]
     pub(super) fn add(&self, place: Place, wei: U256) -> bool {
         let Some(words) = self.by_place.get(place as usize) else { return false };
         let sum = u128::try_from(wei).ok().and_then(|wei| read(words).checked_add(wei));
