@@ -17,6 +17,9 @@ const SIGNED_HASH_BYTES: usize = 32 + 65;
 /// Bytes of an answer to one.
 const SENDER_BYTES: usize = 1 + 20;
 
+/// Who fails again and again is left alone for up to so many doublings of the first pause.
+const PAUSE_DOUBLINGS_MAX: u32 = 5;
+
 /// Which member recovers senders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoverAt {
@@ -101,7 +104,8 @@ struct Peer {
     in_flight: usize,
     /// When it was last given one, counted in batches.
     last: u64,
-    /// It has failed, and is left alone until then.
+    /// It has failed so many times in a row, and is left alone until then.
+    failures: u32,
     avoided_until: Micros,
 }
 
@@ -145,8 +149,12 @@ impl Recoverers {
     pub fn done(&mut self, now: Micros, peer: NodeId, recovered: bool) {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         peer.in_flight = peer.in_flight.saturating_sub(1);
-        if !recovered {
-            peer.avoided_until = now.after(RECOVERY_PAUSE_US);
+        if recovered {
+            peer.failures = 0;
+        } else if peer.avoided_until <= now {
+            // What was on its way together fails together, and once.
+            peer.avoided_until = now.after(RECOVERY_PAUSE_US << peer.failures);
+            peer.failures = (peer.failures + 1).min(PAUSE_DOUBLINGS_MAX);
         }
     }
 }
@@ -188,6 +196,29 @@ mod tests {
         assert_eq!(choose(&mut recoverers, 1, 50), Some(3));
         let later = NOW.after(RECOVERY_PAUSE_US);
         assert_eq!(recoverers.choose(later, (1, Some(1)), [2, 3], 50), Some(2));
+    }
+
+    #[test]
+    fn who_fails_again_is_left_alone_for_longer() {
+        let mut recoverers = Recoverers::new(RecoverAt::Auto);
+        let choose =
+            |recoverers: &mut Recoverers, at: Micros| recoverers.choose(at, (1, Some(1)), [2], 50);
+        let mut now = NOW;
+        for pause in [1, 2, 4, 8, 16, 32, 32] {
+            // Two are on their way when it stops, and fail one after the other.
+            assert_eq!(choose(&mut recoverers, now), Some(2));
+            assert_eq!(choose(&mut recoverers, now), Some(2));
+            recoverers.done(now, 2, false);
+            recoverers.done(now.after(1), 2, false);
+            let until = now.after(RECOVERY_PAUSE_US * pause);
+            assert_eq!(choose(&mut recoverers, Micros(until.0 - 1)), None);
+            now = until;
+        }
+        assert_eq!(choose(&mut recoverers, now), Some(2));
+        recoverers.done(now, 2, true);
+        assert_eq!(choose(&mut recoverers, now), Some(2));
+        recoverers.done(now, 2, false);
+        assert_eq!(choose(&mut recoverers, now.after(RECOVERY_PAUSE_US)), Some(2));
     }
 
     #[test]
