@@ -140,6 +140,12 @@ impl Cluster {
         process.kill()
     }
 
+    /// Sends a running member a signal, by its name without `SIG`.
+    pub(crate) fn signal_member(&self, id: u64, name: &str) -> anyhow::Result<()> {
+        let process = self.members[id as usize - 1].process.as_ref();
+        process.with_context(|| format!("node {id} is not running"))?.signal(name)
+    }
+
     /// Stops every member with SIGTERM.
     pub(crate) fn terminate(&mut self) -> anyhow::Result<()> {
         let processes: Vec<_> = self.members.iter_mut().filter_map(|m| m.process.take()).collect();

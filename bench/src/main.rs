@@ -24,6 +24,7 @@ mod rpc;
 mod scale;
 mod send;
 mod state;
+mod straggler;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -59,6 +60,8 @@ enum Command {
     Floors(floors::FloorsArgs),
     /// Measure clusters of several sizes, each node with the same small share of a core.
     Scale(scale::ScaleArgs),
+    /// Measure how long blocks take while one member is slow, and while it is stopped.
+    Straggler(straggler::StragglerArgs),
     /// Measure what keeping the state costs: the trie, as ratios taken in one run.
     State(state::StateArgs),
     /// Measure the block engine against a plain loop over revm, as ratios taken in one run.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Failover(args) => block_on(failover::run(args, cli.output)),
         Command::Floors(args) => floors::run(args, cli.output).map(|()| true),
         Command::Scale(args) => block_on(scale::run(args, cli.output)),
+        Command::Straggler(args) => block_on(straggler::run(args, cli.output)),
         Command::State(args) => state::run(args, cli.output),
         Command::Engine(args) => engine::run(args, cli.output),
         Command::Import(args) => import::run(args, cli.output),

@@ -39,6 +39,14 @@ impl Process {
         self.child.id()
     }
 
+    /// A signal by its name, without `SIG`.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(&pid).status()?;
+        ensure!(sent.success(), "cannot send SIG{name} to {pid}");
+        Ok(())
+    }
+
     /// SIGKILL: the program can do nothing about it. Returns when it is gone.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;

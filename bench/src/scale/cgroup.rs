@@ -12,6 +12,8 @@ use std::{
 
 /// Length of the period over which a share is counted, microseconds.
 const PERIOD_US: u64 = 10_000;
+/// The kernel takes no smaller share of a period, microseconds: the period of a tiny share is longer.
+const QUOTA_US_MIN: u64 = 1_000;
 /// All groups are made below one whose name begins so, followed by this process's id.
 const NAME: &str = "blockraft-scale-";
 /// How long a group may stay busy after its last process has ended.
@@ -112,16 +114,16 @@ impl Group {
 
     /// Percent of one core from now on; `None` for as much as there is.
     pub(crate) fn limit(&self, percent: Option<u64>) -> anyhow::Result<()> {
-        let quota = percent.map(|percent| PERIOD_US * percent / 100);
+        let (period, quota) = period_and_quota(percent);
         match self.version {
             Version::One => {
-                self.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+                self.write("cpu.cfs_period_us", &period.to_string())?;
                 let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
                 self.write("cpu.cfs_quota_us", &quota)
             }
             Version::Two => {
                 let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
-                self.write("cpu.max", &format!("{quota} {PERIOD_US}"))
+                self.write("cpu.max", &format!("{quota} {period}"))
             }
         }
     }
@@ -137,6 +139,12 @@ impl Group {
         let path = self.path.join(file);
         fs::write(&path, text).with_context(|| format!("cannot write {text} to {}", path.display()))
     }
+}
+
+fn period_and_quota(percent: Option<u64>) -> (u64, Option<u64>) {
+    let Some(percent) = percent else { return (PERIOD_US, None) };
+    let period = PERIOD_US.max(QUOTA_US_MIN * 100 / percent.max(1));
+    (period, Some((period * percent / 100).max(QUOTA_US_MIN)))
 }
 
 fn join(group: &Path) -> anyhow::Result<()> {
@@ -224,6 +232,14 @@ mod tests {
         let found = controller("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n");
         assert_eq!(found, Some((Version::Two, "/sys/fs/cgroup".into())));
         assert_eq!(controller("proc /proc proc rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn the_period_of_a_tiny_share_is_longer() {
+        assert_eq!(period_and_quota(None), (10_000, None));
+        assert_eq!(period_and_quota(Some(20)), (10_000, Some(2_000)));
+        assert_eq!(period_and_quota(Some(300)), (10_000, Some(30_000)));
+        assert_eq!(period_and_quota(Some(1)), (100_000, Some(1_000)));
     }
 
     #[test]

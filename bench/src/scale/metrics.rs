@@ -33,6 +33,17 @@ pub(crate) async fn read(endpoint: &Endpoint) -> anyhow::Result<Metrics> {
 }
 
 impl Metrics {
+    /// All of it.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// One series, named with its labels; 0 if there is no such.
+    pub(crate) fn value(&self, series: &str) -> u64 {
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok();
+        self.text.lines().find_map(value).unwrap_or_default() as u64
+    }
+
     /// The sum over all labels.
     pub(crate) fn sum(&self, name: &str) -> u64 {
         let value = |line: &str| {
@@ -51,6 +62,8 @@ mod tests {
     #[test]
     fn labels_are_summed_and_longer_names_left_out() {
         let text = "# TYPE a counter\na 3\na{b=\"c d\"} 4\na_total 9\nnone\n".to_owned();
-        assert_eq!(Metrics { text }.sum("a"), 7);
+        let metrics = Metrics { text };
+        assert_eq!(metrics.sum("a"), 7);
+        assert_eq!(["a{b=\"c d\"}", "a", "b"].map(|series| metrics.value(series)), [4, 3, 0]);
     }
 }

@@ -1,8 +1,8 @@
 //! `blockraft-bench scale`: what every node more brings, when each has the same small share of a core.
 
-mod cgroup;
-mod metrics;
-mod replay;
+pub(crate) mod cgroup;
+pub(crate) mod metrics;
+pub(crate) mod replay;
 mod report;
 
 use crate::{
@@ -32,7 +32,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// Hashes of the loop that tells whether the machine runs as fast as before.
 const CALIBRATION_HASHES: u32 = 200_000;
 /// Without a quota a lost heartbeat means a dead leader; under one it means that its share is used up.
-const SETTINGS: &str = "raft-heartbeat-ms = 250\nraft-election-ms = 2500\n";
+pub(crate) const SETTINGS: &str = "raft-heartbeat-ms = 250\nraft-election-ms = 2500\n";
 
 /// Measures clusters of several sizes whose nodes have the same share of a core each.
 #[derive(Args, Clone, Debug)]
@@ -76,6 +76,9 @@ pub(crate) struct ScaleArgs {
     /// Seconds until one run is given up.
     #[arg(long, default_value_t = 120)]
     timeout: u64,
+    /// Keep every node's `/metrics` after each run in this folder.
+    #[arg(long)]
+    keep_metrics: Option<PathBuf>,
     /// More lines for every member's `node.toml`; may be repeated.
     #[arg(long)]
     setting: Vec<String>,
@@ -288,6 +291,10 @@ impl<'a> Bench<'a> {
         let (mut wire_bytes, mut shared) = (0, 0);
         for (place, endpoint) in endpoints.iter().enumerate() {
             let metrics = metrics::read(endpoint).await?;
+            if let Some(dir) = &self.args.keep_metrics {
+                let name = format!("run{}-{}-node{}.txt", self.run, setup.kind, place + 1);
+                std::fs::write(dir.join(name), metrics.text())?;
+            }
             wire_bytes += metrics.sum("blockraft_network_sent_bytes_total");
             shared += metrics.sum("blockraft_execution_seeds_kept_total");
             if place as u64 + 1 == leader {

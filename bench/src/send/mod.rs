@@ -292,6 +292,7 @@ fn summarize_blocks(seen: &[SeenBlock], receipts: &Receipts) -> Blocks {
         count: full.len(),
         tx_max: counts[counts.len() - 1],
         tx_p50: counts[counts.len() / 2],
+        interval: Latency::of(full.windows(2).map(|pair| pair[1].seen_us - pair[0].seen_us)),
         gas_total: receipts.by_hash.values().map(|receipt| receipt.gas_used.to::<u64>()).sum(),
     }
 }

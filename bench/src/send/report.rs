@@ -62,6 +62,8 @@ pub(crate) struct Blocks {
     pub(crate) tx_max: u64,
     /// Median of the transactions in a block.
     pub(crate) tx_p50: u64,
+    /// From one of them to the next; as coarse as the poll.
+    pub(crate) interval: Latency,
     /// Gas that all transactions took.
     pub(crate) gas_total: u64,
 }
@@ -160,12 +162,13 @@ impl fmt::Display for Report {
         writeln!(f, "  included      {:.0}/s over {:.2} s", self.included_per_s, self.include_s)?;
         writeln!(f, "  ack           {}", self.ack)?;
         writeln!(f, "  inclusion     {}", self.inclusion)?;
-        let Blocks { first, last, count, tx_max, tx_p50, gas_total } = self.blocks;
+        let Blocks { first, last, count, tx_max, tx_p50, interval, gas_total } = self.blocks;
         writeln!(
             f,
             "  blocks        {count} with transactions ({first} to {last}), p50 {tx_p50}, max {tx_max} transactions, {:.1} Mgas/s",
             gas_total as f64 / 1e6 / self.include_s.max(1e-9)
         )?;
+        writeln!(f, "  block time    {interval}")?;
         for Cpu { pid, ms, ms_per_tx } in &self.cpu {
             writeln!(f, "  cpu pid {pid:<6} {ms} ms, {ms_per_tx:.4} ms a transaction")?;
         }
