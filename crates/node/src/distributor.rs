@@ -2,6 +2,7 @@
 //! the block runs its own share and waits.
 
 use crate::{
+    circumstances::Circumstances,
     clock::Stopwatch,
     gathering::{Desk, Order, Sharer},
 };
@@ -11,12 +12,11 @@ use blockraft_protocol::{
     BlockWork, DispatchCommand, DispatchEvent, Dispatcher, Distribution, Evidence, Footprint,
     Micros, Request, Response, Settled, UnitId, WriteLocation,
 };
-use blockraft_raft::{RaftStatus, Spawner, Transport};
+use blockraft_raft::{Spawner, Transport};
 use blockraft_rpc::{Disagreement, DisagreementAnswer};
 use bytes::Bytes;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::watch;
 
 /// Seeds of a block that are looked at for what they write, about.
 const FOOTPRINT_SAMPLE: usize = 64;
@@ -71,9 +71,9 @@ impl Distributor {
         Self(Desk::new(transport, spawner, dispatcher))
     }
 
-    /// Tells the dispatcher who leads and who else is there, until the node stops.
-    pub(crate) async fn follow(self, status: watch::Receiver<RaftStatus>) {
-        self.0.follow(status).await;
+    /// Tells the dispatcher who leads, who else is there and what is applied, until the node stops.
+    pub(crate) async fn follow(self, circumstances: Circumstances) {
+        self.0.follow(circumstances).await;
     }
 
     /// Has a block's transactions run by whoever can, if that pays. `run_own` runs those at some places
@@ -98,7 +98,7 @@ impl Distributor {
         let own = run_own(&indices);
         let own_ns = running.elapsed_ns();
         let waiting = Stopwatch::start();
-        let shares = self.0.wait(gather);
+        let shares = self.0.wait(gather, own_ns);
         waiting.record_stage("gather");
         let mut help = Help { shares, ..Help::default() };
         match own {
@@ -153,6 +153,14 @@ impl Sharer for Dispatcher {
 
     fn role(leading: Option<u64>, others: Vec<NodeId>) -> DispatchEvent {
         DispatchEvent::Role { leading, others }
+    }
+
+    fn applied(height: u64) -> DispatchEvent {
+        DispatchEvent::Applied { height }
+    }
+
+    fn own_done(gather: u64, took_us: u64) -> DispatchEvent {
+        DispatchEvent::OwnRun { gather, took_us }
     }
 
     fn timer() -> DispatchEvent {

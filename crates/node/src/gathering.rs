@@ -1,14 +1,17 @@
 //! The shell around a state machine that has parts of a block's work done by other members, whatever the work is:
-//! tells it who leads, carries units and answers, and holds what has come in until it is used.
+//! tells it who leads and what is applied, carries units and answers, and holds what has come in until it is used.
 
-use crate::clock::Clock;
+use crate::{
+    circumstances::{Circumstances, News},
+    clock::Clock,
+};
 use blockraft_primitives::{NodeId, limits::UNIT_ANSWER_WAIT_MS};
 use blockraft_protocol::{Micros, Request, Response, UnitId};
-use blockraft_raft::{Plane, RaftStatus, Spawner, Transport};
+use blockraft_raft::{Plane, Spawner, Transport};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::runtime::Handle;
 
 /// Messages of `protocol::message`; the only kind on the execution plane.
 pub(crate) const KIND_MESSAGE: u8 = 0;
@@ -22,6 +25,10 @@ pub(crate) trait Sharer: Send + 'static {
 
     fn step(&mut self, now: Micros, event: Self::Event) -> Vec<Order<Self::Part>>;
     fn role(leading: Option<u64>, others: Vec<NodeId>) -> Self::Event;
+    /// This node has applied the block of that height.
+    fn applied(height: u64) -> Self::Event;
+    /// This node has done its own part of a gathering.
+    fn own_done(gather: u64, took_us: u64) -> Self::Event;
     fn timer() -> Self::Event;
     fn lost(to: NodeId, unit: UnitId) -> Self::Event;
     /// `None` where that is no answer to a unit of this kind.
@@ -107,22 +114,15 @@ impl<S: Sharer> Desk<S> {
         })
     }
 
-    /// Tells the sharer who leads and who else is there, until the node stops.
-    pub(crate) async fn follow(self: Arc<Self>, mut status: watch::Receiver<RaftStatus>) {
+    /// Tells the sharer who leads, who else is there and what is applied, until the node stops.
+    pub(crate) async fn follow(self: Arc<Self>, circumstances: Circumstances) {
         let stop = self.spawner.stop.clone();
-        let mut known = None;
-        loop {
-            let role = role_of(&status.borrow_and_update(), self.node_id);
-            if known.as_ref() != Some(&role) {
-                let (leading, others) = role.clone();
-                self.event(S::role(leading, others));
-                known = Some(role);
-            }
-            match stop.run_until_cancelled(status.changed()).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) | None => return,
-            }
-        }
+        let tell = |news| match news {
+            News::Role { leading, others } => self.event(S::role(leading, others)),
+            News::Applied { height } => self.event(S::applied(height)),
+        };
+        // The node stops.
+        let _ = stop.run_until_cancelled(circumstances.follow(self.node_id, tell)).await;
     }
 
     /// Reads or teaches the sharer.
@@ -142,8 +142,10 @@ impl<S: Sharer> Desk<S> {
         Some((open.gather, open.own.clone()))
     }
 
-    /// Waits until the gathering is closed: by answers, by the clock, or because this node is deposed. What there is.
-    pub(crate) fn wait(self: &Arc<Self>, gather: u64) -> Vec<(S::Part, Bytes)> {
+    /// This node has done its own part, in `own_ns`. Waits until the gathering is closed: by answers, by the clock, or
+    /// because this node is deposed. What there is.
+    pub(crate) fn wait(self: &Arc<Self>, gather: u64, own_ns: u64) -> Vec<(S::Part, Bytes)> {
+        self.event(S::own_done(gather, own_ns / 1000));
         let mut shared = self.shared.lock();
         loop {
             let Some(gathering) = shared.open(gather) else { return Vec::new() };
@@ -248,10 +250,4 @@ impl<S: Sharer> Shared<S> {
     fn open(&mut self, gather: u64) -> Option<&mut Gathering<S::Part>> {
         self.gathering.as_mut().filter(|gathering| gathering.gather == gather)
     }
-}
-
-/// The term in which the node leads, and the other voters: learners are still catching up.
-fn role_of(status: &RaftStatus, node_id: NodeId) -> (Option<u64>, Vec<NodeId>) {
-    let others = status.members.iter().filter(|m| m.voter && m.id != node_id).map(|m| m.id);
-    (status.is_leader().then_some(status.term), others.collect())
 }

@@ -15,6 +15,7 @@
 
 mod application;
 mod chain;
+mod circumstances;
 mod clock;
 mod config;
 mod data_plane;

@@ -4,6 +4,7 @@ use crate::{
     EngineApiConfig, NodeConfig,
     application::ChainApplication,
     chain::{BlockOptions, Chain},
+    circumstances::Circumstances,
     clock,
     data_plane::{DataPlane, Peers},
     distributor::Distributor,
@@ -112,7 +113,7 @@ impl Node {
             executor,
         };
         transport.serve(listener, raft.handler(Arc::new(data_plane))).map_err(listen)?;
-        share_blocks_out(&chain, &raft, &transport, &spawner, &config);
+        share_blocks_out(&chain, &raft, &progressed, &transport, &spawner, &config);
         let options = &store.genesis().options;
         let driven = options.engine || config.engine_api.is_some();
         let block_time_ms = config.block_time_ms.unwrap_or(options.block_time_ms);
@@ -366,20 +367,23 @@ fn start_executor(
 
 /// Lets other members run and hash parts of the blocks that this node builds.
 fn share_blocks_out(
-    chain: &Chain,
+    chain: &Arc<Chain>,
     raft: &RaftNode,
+    progress: &watch::Receiver<u64>,
     transport: &Transport,
     spawner: &Spawner,
     config: &NodeConfig,
 ) {
     let threads = chain.threads();
+    let circumstances =
+        || Circumstances { raft: raft.status(), progress: progress.clone(), chain: chain.clone() };
     let distributor =
         Distributor::new(transport.clone(), spawner.clone(), threads, config.distribution);
-    spawner.tasks.spawn(distributor.clone().follow(raft.status()));
+    spawner.tasks.spawn(distributor.clone().follow(circumstances()));
     chain.set_distributor(distributor);
     let sharing =
         RootSharing::new(transport.clone(), spawner.clone(), threads, config.root_sharing);
-    spawner.tasks.spawn(sharing.clone().follow(raft.status()));
+    spawner.tasks.spawn(sharing.clone().follow(circumstances()));
     chain.set_root_sharing(sharing);
 }
 

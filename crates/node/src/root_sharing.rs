@@ -1,16 +1,18 @@
 //! The leader's way to the owners of subtries: carries out what [`RootSharer`] orders, while the thread that
 //! builds the block hashes its own part and waits.
 
-use crate::gathering::{Desk, Order, Sharer};
+use crate::{
+    circumstances::Circumstances,
+    gathering::{Desk, Order, Sharer},
+};
 use alloy_primitives::Bytes;
 use blockraft_primitives::{NodeId, PartitionSet};
 use blockraft_protocol::{
     Distribution, Micros, Request, Response, RootCommand, RootEvent, RootEvidence, RootSharer,
     RootUnit, RootWork, UnitId,
 };
-use blockraft_raft::{RaftStatus, Spawner, Transport};
+use blockraft_raft::{Spawner, Transport};
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::watch;
 
 /// Has subtries hashed by their owners.
 #[derive(Clone, Debug)]
@@ -45,9 +47,9 @@ impl RootSharing {
         Self(Desk::new(transport, spawner, Hashing { sharer, changes: BTreeMap::new() }))
     }
 
-    /// Tells the sharer who leads and who else is there, until the node stops.
-    pub(crate) async fn follow(self, status: watch::Receiver<RaftStatus>) {
-        self.0.follow(status).await;
+    /// Tells the sharer who leads, who else is there and what is applied, until the node stops.
+    pub(crate) async fn follow(self, circumstances: Circumstances) {
+        self.0.follow(circumstances).await;
     }
 
     /// Whether any block's hashing might be shared out.
@@ -65,9 +67,10 @@ impl RootSharing {
         Some(OpenGathering { gather, own })
     }
 
-    /// Waits for the roots of a gathering: until all are there, or too late, or this node is deposed.
-    pub(crate) fn gather(&self, open: &OpenGathering) -> Vec<(PartitionSet, Bytes)> {
-        let roots = self.0.wait(open.gather);
+    /// Waits for the roots of a gathering: until all are there, or too late, or this node is deposed. Its own part of
+    /// it took this node `own_ns`.
+    pub(crate) fn gather(&self, open: &OpenGathering, own_ns: u64) -> Vec<(PartitionSet, Bytes)> {
+        let roots = self.0.wait(open.gather, own_ns);
         roots.into_iter().map(|(partitions, bytes)| (partitions, bytes.into())).collect()
     }
 
@@ -135,6 +138,14 @@ impl Sharer for Hashing {
 
     fn role(leading: Option<u64>, others: Vec<NodeId>) -> RootEvent {
         RootEvent::Role { leading, others }
+    }
+
+    fn applied(height: u64) -> RootEvent {
+        RootEvent::Applied { height }
+    }
+
+    fn own_done(gather: u64, took_us: u64) -> RootEvent {
+        RootEvent::OwnHashed { gather, took_us }
     }
 
     fn timer() -> RootEvent {

@@ -58,18 +58,21 @@ pub const LOG_ENTRIES_KEPT: u64 = 10_000;
 
 // Distributed execution.
 
-/// Longest wait for an executor before its share goes to another one, microseconds; and then once more.
+/// Longest wait for an executor beyond the time that its share is thought to take, before the share goes to another
+/// one, microseconds; and then once more.
 pub const HEDGE_US_MAX: u64 = 250_000;
+/// Longest run of a share that is waited for, microseconds.
+pub const UNIT_RUN_US_MAX: u64 = 2_000_000;
 /// Shortest such wait, microseconds.
 pub const HEDGE_US_MIN: u64 = 5_000;
-/// How long an executor waits for the parent of a unit's block to be applied, milliseconds.
-pub const UNIT_PARENT_WAIT_MS: u64 = 200;
+/// How long an executor waits for the parent of a unit's block to be applied, and a leader for that to begin, milliseconds.
+pub const UNIT_PARENT_WAIT_MS: u64 = 2_000;
 /// How long an answer to a unit is listened for, milliseconds: long after it is of use, it is still compared.
-pub const UNIT_ANSWER_WAIT_MS: u64 = 3_000;
+pub const UNIT_ANSWER_WAIT_MS: u64 = 10_000;
 /// Units that wait at one executor.
 pub const UNIT_QUEUE_LEN_MAX: usize = 16;
 /// Finished gatherings whose late answers are still compared.
-pub const CLOSED_GATHER_COUNT_MAX: usize = 4;
+pub const CLOSED_GATHER_COUNT_MAX: usize = 16;
 /// Changed keys that subtries of other owners may be behind by before they are brought up to date.
 pub const TRIE_LAG_KEY_COUNT_MAX: usize = 50_000;
 /// Files of evidence that a node keeps of its own state having been wrong.
@@ -85,7 +88,7 @@ pub const PREDICTED_KIND_COUNT_MAX: usize = 4_096;
 pub const RECOVERY_IN_FLIGHT_MAX: usize = 2;
 /// How long a gateway waits for recovered senders before it recovers them itself, milliseconds.
 pub const RECOVERY_WAIT_MS: u64 = 500;
-/// How long a member that did not recover a batch in time is given none, microseconds.
+/// How long a member that did not recover a batch in time is given none the first time, microseconds.
 pub const RECOVERY_PAUSE_US: u64 = 1_000_000;
 
 /// Transactions that wait at one node for a verdict.

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `RunAlone` | builds the block without seeds | |
 //! | `Send` | sends the unit | `Answered`, `Refused` or `Lost` |
-//! | `RunOwn` | runs these transactions meanwhile, as an executor does | |
+//! | `RunOwn` | runs these transactions meanwhile, as an executor does | `OwnRun` |
 //! | `Keep` | keeps these outcomes as seeds | |
 //! | `Discard` | forgets the seeds of a share | |
 //! | `Wake` | sets its one timer | `Timer` |
@@ -21,7 +21,7 @@
 //! What holds of a gathering stands in `gathering.rs`.
 
 use crate::{
-    gathering::{Answer, DispatchCounters, Gatherer, Micros, Place, Step, Work},
+    gathering::{Answer, DispatchCounters, Gatherer, Micros, Place, Return, Step, Work},
     partition::PartitionMap,
     plan::{Distribution, Footprint, LocalReason, Plan, Planner},
     units::{Fence, GivenWork, PooledWork, Unit, UnitAnswer, UnitId, UnitRefused, UnitWork},
@@ -33,6 +33,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Blocks after which the partition map is looked at.
 const REBALANCE_INTERVAL: u64 = 32;
+/// What a probe should cost the leader, nanoseconds.
+const PROBE_NS: u64 = 2_000_000;
+/// Transactions in a probe.
+const PROBE_TX_COUNT_MAX: usize = 64;
 
 /// A block that is to be run.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,8 +97,20 @@ pub enum DispatchEvent {
         /// The other members.
         others: Vec<NodeId>,
     },
+    /// This node has applied a block.
+    Applied {
+        /// Its height.
+        height: u64,
+    },
     /// A block is to be run.
     Block(BlockWork),
+    /// This node has run its own share.
+    OwnRun {
+        /// The gathering.
+        gather: u64,
+        /// How long that took, microseconds.
+        took_us: u64,
+    },
     /// An executor has run a unit.
     Answered(UnitAnswer),
     /// An executor has not.
@@ -199,6 +215,7 @@ impl Work for Pending {
     type Part = Vec<usize>;
     type Unit = Unit;
     type Evidence = Evidence;
+    const RETURN: Return = Return::WhenProbed;
 
     fn unit(&self, id: UnitId, indices: &Vec<usize>) -> Unit {
         let work = match &self.source {
@@ -274,7 +291,11 @@ impl Dispatcher {
                     self.map = None;
                 }
             }
+            DispatchEvent::Applied { height } => self.gatherer.applied(now, height, &mut out),
             DispatchEvent::Block(work) => self.block(now, work, &mut out),
+            DispatchEvent::OwnRun { gather, took_us } => {
+                self.gatherer.own_done(gather, took_us, &mut out);
+            }
             DispatchEvent::Answered(answer) => {
                 let UnitAnswer { echo, executor: from, run_us, outcomes: bytes } = answer;
                 self.gatherer.answered(now, Answer { echo, from, run_us, bytes }, &mut out);
@@ -328,32 +349,69 @@ impl Dispatcher {
 
     fn block(&mut self, now: Micros, work: BlockWork, out: &mut Vec<DispatchCommand>) {
         self.gatherer.close(out);
-        let shares = match self.plan(now, &work) {
-            Plan::Shares(shares) => shares,
-            Plan::Local(reason) => {
-                self.gatherer.alone(reason);
-                return out.push(DispatchCommand::RunAlone { reason });
-            }
-        };
+        let plan = self.plan(now, &work);
         let place = Place {
             term: work.term().unwrap_or_default(),
             height: work.height,
             parent: work.parent,
             epoch: self.map.as_ref().map_or(0, PartitionMap::epoch),
         };
-        let BlockWork { source, transactions, .. } = work;
+        let shares = match plan {
+            Plan::Shares(shares) => shares,
+            Plan::Local(reason) => {
+                if matches!(reason, LocalReason::NoGain | LocalReason::Alone) {
+                    let all = 0..work.transactions.len();
+                    self.gatherer.probe(now, place, self.little(&work, all), out);
+                }
+                self.gatherer.alone(reason);
+                return out.push(DispatchCommand::RunAlone { reason });
+            }
+        };
         let (own, others): (Vec<_>, Vec<_>) =
             shares.into_iter().partition(|share| share.node == self.gatherer.node);
+        let own_cost_us = own.iter().map(|share| share.cost_ns / 1000).sum();
+        let some = own.first().or_else(|| others.first()).map_or(&[][..], |share| &share.indices);
+        let little = self.little(&work, some.iter().copied());
         let others = others.into_iter().map(|s| (s.node, s.indices, s.cost_ns / 1000));
+        let BlockWork { source, transactions, .. } = work;
         let pending = Pending { source, transactions };
-        let gather = self.gatherer.begin(now, place, pending, others, out);
+        let gather = self.gatherer.begin(now, place, (pending, own_cost_us), others, out);
         let indices = own.into_iter().flat_map(|share| share.indices).collect();
         out.push(DispatchCommand::RunOwn { gather, indices });
+        self.gatherer.probe(now, place, little, out);
         self.gatherer.finish(out);
     }
 
+    /// The first of some transactions of a block, for a probe, and what they should cost.
+    fn little(
+        &self,
+        work: &BlockWork,
+        indices: impl Iterator<Item = usize>,
+    ) -> Option<(Pending, Vec<usize>, u64)> {
+        let mut cost_ns = 0;
+        let mut taken = Vec::new();
+        for index in indices.take(PROBE_TX_COUNT_MAX) {
+            taken.push(index);
+            cost_ns += self.planner.cost_ns(&work.transactions[index]);
+            if cost_ns >= PROBE_NS {
+                break;
+            }
+        }
+        let transactions = taken.iter().map(|index| work.transactions[*index].clone());
+        let transactions: Vec<_> = transactions.collect();
+        let source = match &work.source {
+            WorkSource::Cut(block) => {
+                let ids = taken.iter().map(|index| block.ids[*index]).collect();
+                WorkSource::Cut(CutBlock { ids, ..*block })
+            }
+            given @ WorkSource::Given(_) => given.clone(),
+        };
+        let part = (0..transactions.len()).collect();
+        (!taken.is_empty()).then_some((Pending { source, transactions }, part, cost_ns / 1000))
+    }
+
     fn plan(&mut self, now: Micros, work: &BlockWork) -> Plan {
-        let lanes = match self.gatherer.lanes(now, work.term()) {
+        let lanes = match self.gatherer.lanes(now, work.term(), work.height) {
             Ok(lanes) => lanes,
             Err(reason) => return Plan::Local(reason),
         };

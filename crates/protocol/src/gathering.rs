@@ -5,10 +5,12 @@
 //! **Invariants**: an answer is kept only while its gathering is open, from whom the unit was sent to, once a
 //! share, and only if it repeats the unit's whole name; of two that differ meanwhile neither is kept; when this
 //! node is deposed all units are forgotten; a gathering is closed at most two times
-//! [`HEDGE_US_MAX`](limits::HEDGE_US_MAX) after it was opened, if the timer comes when it was asked for.
+//! [`HEDGE_US_MAX`](limits::HEDGE_US_MAX), [`UNIT_RUN_US_MAX`](limits::UNIT_RUN_US_MAX) and
+//! [`UNIT_PARENT_WAIT_MS`](limits::UNIT_PARENT_WAIT_MS) after it was opened, if the timer comes when it was asked for.
 
 mod executors;
 mod open;
+mod paces;
 
 use self::open::{Found, Open, Verdict};
 use crate::{
@@ -18,6 +20,8 @@ use crate::{
 use alloy_primitives::{B256, Bytes};
 use blockraft_primitives::{NodeId, limits};
 use executors::Executors;
+pub(crate) use executors::Return;
+use paces::{Pace, Paces};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -43,7 +47,7 @@ impl Micros {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DispatchCounters {
     /// What became of units: `sent`, `answered`, `late`, `hedged`, `refused`, `lost`, `stray`, `given_up`,
-    /// `alarm`.
+    /// `alarm`, `probed`, `probe_answered`.
     pub units: BTreeMap<&'static str, u64>,
     /// Refusals by reason.
     pub refusals: BTreeMap<&'static str, u64>,
@@ -73,6 +77,8 @@ pub(crate) trait Work {
     type Unit: fmt::Debug;
     /// What is kept where two members contradict each other.
     type Evidence: Clone + fmt::Debug;
+    /// How a member that failed comes to be given work again.
+    const RETURN: Return;
 
     /// The unit of a part.
     fn unit(&self, id: UnitId, part: &Self::Part) -> Self::Unit;
@@ -120,6 +126,11 @@ pub(crate) struct Gatherer<W: Work> {
     /// Closed gatherings that somebody may still answer to.
     recent: VecDeque<Open<W>>,
     next_gather: u64,
+    paces: Paces,
+    /// Height of the last block that this node has applied.
+    applied: u64,
+    /// How long a parent that was not applied here was awaited lately, microseconds.
+    parent_wait_us: u64,
     evidence: VecDeque<W::Evidence>,
     counters: DispatchCounters,
 }
@@ -133,10 +144,13 @@ impl<W: Work> Gatherer<W> {
             distribution,
             leading: None,
             members: vec![node],
-            executors: Executors::default(),
+            executors: Executors::new(W::RETURN),
             open: None,
             recent: VecDeque::new(),
             next_gather: 0,
+            paces: Paces::default(),
+            applied: 0,
+            parent_wait_us: 0,
             evidence: VecDeque::new(),
             counters: DispatchCounters::default(),
         }
@@ -186,11 +200,31 @@ impl<W: Work> Gatherer<W> {
         changed
     }
 
-    /// Who may be given work of a term now: this node first. Work that belongs to no term is anybody's.
+    /// This node has applied a block. Members have, or will at once: those that were to wait for it may be late now.
+    pub(crate) fn applied<C: From<Step<W>>>(&mut self, now: Micros, height: u64, out: &mut Vec<C>) {
+        self.applied = height;
+        for closed in &mut self.recent {
+            closed.parent_applied(now, height);
+        }
+        let Some(open) = &mut self.open else { return };
+        if let Some(waited_us) = open.parent_applied(now, height) {
+            self.parent_wait_us = self.parent_wait_us.midpoint(waited_us);
+            self.finish(out);
+        }
+    }
+
+    /// Whether a block's parent is still on its way.
+    const fn lacks_parent(&self, height: u64) -> bool {
+        self.applied.saturating_add(1) < height
+    }
+
+    /// Who may be given work of a term on a block of some height now: this node first. Work that belongs to no term is
+    /// anybody's. While the parent is on its way, only this node can begin.
     pub(crate) fn lanes(
         &mut self,
         now: Micros,
         term: Option<u64>,
+        height: u64,
     ) -> Result<Vec<Lane>, LocalReason> {
         if self.distribution == Distribution::Off {
             return Err(LocalReason::Off);
@@ -198,42 +232,101 @@ impl<W: Work> Gatherer<W> {
         if term.is_some_and(|term| self.leading != Some(term)) {
             return Err(LocalReason::Deposed);
         }
-        let lanes = self.executors.lanes(self.node, &self.members, now);
+        let mut lanes = self.executors.lanes(self.node, &self.members, now);
+        if self.lacks_parent(height) {
+            for lane in &mut lanes[1..] {
+                lane.overhead_ns += self.parent_wait_us * 1000;
+            }
+        }
         if lanes.len() < 2 { Err(LocalReason::Alone) } else { Ok(lanes) }
     }
 
     /// A block's work is not shared out.
     pub(crate) fn alone(&mut self, reason: LocalReason) {
         self.counters.decided(reason.name());
-        if reason == LocalReason::NoGain {
+        if reason == LocalReason::NoGain && W::RETURN == Return::AtOnce {
             self.executors.fade();
         }
     }
 
     /// Opens a gathering and sends members their parts, each with what it should cost this node,
-    /// microseconds. [`Self::finish`] must follow.
+    /// microseconds, as its own part should cost `own_cost_us`. [`Self::finish`] must follow.
     pub(crate) fn begin<C: From<Step<W>>>(
         &mut self,
         now: Micros,
         place: Place,
-        work: W,
+        (work, own_cost_us): (W, u64),
         parts: impl Iterator<Item = (NodeId, W::Part, u64)>,
         out: &mut Vec<C>,
     ) -> u64 {
         self.counters.decided("distributed");
-        let Place { term, height, parent, epoch } = place;
-        let fence = Fence { cluster: self.cluster, term, leader: self.node, height, parent, epoch };
-        let gather = self.next_gather;
-        self.next_gather += 1;
+        let (gather, fence) = self.next(place);
+        self.paces.begin(gather, own_cost_us);
         let mut open = Open::new(gather, fence, work);
+        if self.lacks_parent(place.height) {
+            open.hold_for_parent(now);
+        }
         for (to, part, cost_us) in parts {
             let patience = self.executors.patience_us(to, cost_us);
-            let unit = open.add(to, part, cost_us, now, now.after(patience));
+            let unit = open.add(to, part, cost_us, now, patience);
+            self.executors.asked(to, now);
             self.counters.unit("sent");
             out.push(Step::Send { to, unit }.into());
         }
         self.open = Some(open);
         gather
+    }
+
+    /// Whoever was asked nothing for a while is sent a little, which nobody waits for: so a member that was stopped or
+    /// slow is found to be quick again without costing a wait. `little` is work, a part and what that should cost this
+    /// node, microseconds.
+    pub(crate) fn probe<C: From<Step<W>>>(
+        &mut self,
+        now: Micros,
+        place: Place,
+        little: Option<(W, W::Part, u64)>,
+        out: &mut Vec<C>,
+    ) {
+        let Some((work, part, cost_us)) = little else { return };
+        let due = self.executors.due_for_probe(self.node, &self.members, now);
+        if due.is_empty() {
+            return;
+        }
+        let (gather, fence) = self.next(place);
+        let mut open = Open::probe(gather, fence, work);
+        if self.lacks_parent(place.height) {
+            open.hold_for_parent(now);
+        }
+        for to in due {
+            let unit = open.add(to, part.clone(), cost_us, now, 0);
+            self.executors.asked(to, now);
+            self.counters.unit("probed");
+            out.push(Step::Send { to, unit }.into());
+        }
+        self.remember(open);
+    }
+
+    /// The name of what is opened next.
+    fn next(&mut self, place: Place) -> (u64, Fence) {
+        let Place { term, height, parent, epoch } = place;
+        let fence = Fence { cluster: self.cluster, term, leader: self.node, height, parent, epoch };
+        let gather = self.next_gather;
+        self.next_gather += 1;
+        (gather, fence)
+    }
+
+    /// This node has done its own part. Where that took longer than was thought, nobody else is late yet.
+    pub(crate) fn own_done<C: From<Step<W>>>(
+        &mut self,
+        gather: u64,
+        took_us: u64,
+        out: &mut Vec<C>,
+    ) {
+        self.paces.leader(gather, took_us, &mut self.executors);
+        let Some(open) = self.open.as_mut().filter(|open| open.gather() == gather) else { return };
+        let (paces, executors) = (&self.paces, &self.executors);
+        open.own_done(|to, cost_us| executors.patience_us(to, paces.actual_us(cost_us)));
+        self.finish(out);
     }
 
     pub(crate) fn answered<C: From<Step<W>>>(
@@ -245,12 +338,18 @@ impl<W: Work> Gatherer<W> {
         let Some(found) = self.find(&answer.echo, answer.from) else {
             return self.counters.unit("stray");
         };
-        let Found { sent_at, cost_us, first_time } = found;
+        let Found { sent_at, cost_us, first_time, is_probe } = found;
         let is_open = self.is_open(&answer.echo);
-        if first_time {
+        if first_time && is_probe {
+            self.counters.unit("probe_answered");
+            let (latency_us, cost_us) = (now.since(sent_at), self.paces.actual_us(cost_us));
+            self.executors.probed(answer.from, latency_us, answer.run_us, cost_us);
+        } else if first_time {
             self.counters.unit(if is_open { "answered" } else { "late" });
             let latency_us = now.since(sent_at);
-            self.executors.answered(answer.from, latency_us, answer.run_us, cost_us, is_open);
+            let Answer { from: node, run_us, .. } = answer;
+            self.executors.answered(node, latency_us, run_us, is_open);
+            self.paces.member(Pace { node, run_us, cost_us }, is_open, &mut self.executors);
         }
         let UnitId { gather, share, .. } = answer.echo;
         let Some(open) = self.gathering(&answer.echo) else { return };
@@ -325,11 +424,15 @@ impl<W: Work> Gatherer<W> {
         let Some(open) = self.open.take() else { return };
         out.push(Step::Close { gather: open.gather() }.into());
         if open.expects_answers() {
-            while self.recent.len() >= limits::CLOSED_GATHER_COUNT_MAX {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(open);
+            self.remember(open);
         }
+    }
+
+    fn remember(&mut self, open: Open<W>) {
+        while self.recent.len() >= limits::CLOSED_GATHER_COUNT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(open);
     }
 
     /// No answer will come for this attempt: another one goes out at once, or its share falls to the leader.
@@ -355,12 +458,14 @@ impl<W: Work> Gatherer<W> {
         let Some(open) = &mut self.open else { return };
         let others = self.members.iter().copied().filter(|member| *member != self.node);
         let idle = others.filter(|member| open.may_repeat_at(share, *member));
-        let quickest = self.executors.quickest(idle, now, open.cost_us(share));
+        let cost_us = self.paces.actual_us(open.cost_us(share));
+        let quickest = self.executors.quickest(idle, now, cost_us);
         let Some((to, patience_us)) = quickest else {
             open.give_up(share);
             return self.counters.unit("given_up");
         };
-        let unit = open.repeat(share, to, now, now.after(patience_us));
+        let unit = open.repeat(share, to, now, patience_us);
+        self.executors.asked(to, now);
         self.counters.unit("sent");
         self.counters.unit("hedged");
         out.push(Step::Send { to, unit }.into());

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `HashAlone` | hashes everything itself | |
 //! | `Send` | sends the unit with the block's changes in these partitions | `Answered`, `Refused` or `Lost` |
-//! | `HashOwn` | hashes these partitions meanwhile | |
+//! | `HashOwn` | hashes these partitions meanwhile | `OwnHashed` |
 //! | `Keep` | keeps these roots | |
 //! | `Discard` | forgets the roots of a share | |
 //! | `Wake` | sets its one timer | `Timer` |
@@ -20,7 +20,7 @@
 //! gathering stands in `gathering.rs`.
 
 use crate::{
-    gathering::{Answer, DispatchCounters, Gatherer, Micros, Place, Step, Work},
+    gathering::{Answer, DispatchCounters, Gatherer, Micros, Place, Return, Step, Work},
     partition::{PARTITION_COUNT, PartitionId, PartitionMap},
     plan::{Distribution, Lane, LocalReason},
     units::{Fence, RootAnswer, UnitId, UnitRefused},
@@ -64,8 +64,20 @@ pub enum RootEvent {
         /// The other members.
         others: Vec<NodeId>,
     },
+    /// This node has applied a block.
+    Applied {
+        /// Its height.
+        height: u64,
+    },
     /// A block has run.
     Block(RootWork),
+    /// This node has hashed its own partitions.
+    OwnHashed {
+        /// The gathering.
+        gather: u64,
+        /// How long that took, microseconds.
+        took_us: u64,
+    },
     /// An owner has hashed.
     Answered(RootAnswer),
     /// An owner has not.
@@ -156,6 +168,8 @@ impl Work for Hashing {
     type Part = PartitionSet;
     type Unit = (UnitId, PartitionSet);
     type Evidence = RootEvidence;
+    // What an owner hashes it must keep up to date: nothing to try it with.
+    const RETURN: Return = Return::AtOnce;
 
     fn unit(&self, id: UnitId, partitions: &PartitionSet) -> (UnitId, PartitionSet) {
         (id, *partitions)
@@ -219,7 +233,11 @@ impl RootSharer {
                     self.mapped.clear();
                 }
             }
+            RootEvent::Applied { height } => self.gatherer.applied(now, height, &mut out),
             RootEvent::Block(work) => self.block(now, &work, &mut out),
+            RootEvent::OwnHashed { gather, took_us } => {
+                self.gatherer.own_done(gather, took_us, &mut out);
+            }
             RootEvent::Answered(answer) => {
                 let RootAnswer { echo, owner: from, run_us, roots: bytes } = answer;
                 self.gatherer.answered(now, Answer { echo, from, run_us, bytes }, &mut out);
@@ -272,7 +290,7 @@ impl RootSharer {
 
     /// Who hashes what, and how many keys that is: the leader first.
     fn plan(&mut self, now: Micros, work: &RootWork) -> Result<Vec<Portion>, LocalReason> {
-        let lanes = self.gatherer.lanes(now, Some(work.term))?;
+        let lanes = self.gatherer.lanes(now, Some(work.term), work.height)?;
         let auto = self.gatherer.distribution == Distribution::Auto;
         let keys: u64 = work.keys.iter().map(|keys| u64::from(*keys)).sum();
         if auto && keys < KEY_COUNT_MIN {
@@ -344,7 +362,9 @@ impl RootSharer {
         let others = others.iter().filter(|portion| portion.keys > 0);
         let parts: Vec<_> =
             others.map(|p| (p.lane.node, p.partitions, self.cost_ns(p.keys) / 1000)).collect();
-        let gather = self.gatherer.begin(now, place, Hashing, parts.into_iter(), out);
+        let own_cost_us = self.cost_ns(own.keys) / 1000;
+        let work = (Hashing, own_cost_us);
+        let gather = self.gatherer.begin(now, place, work, parts.into_iter(), out);
         out.push(RootCommand::HashOwn { gather, partitions: own.partitions });
         self.gatherer.finish(out);
     }

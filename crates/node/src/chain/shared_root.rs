@@ -121,7 +121,7 @@ impl Chain {
         self.take_parts(trie, dealt, &open.own, |own_keys, own_ns| {
             sharing.hashed(own_keys, own_ns);
             let waiting = Stopwatch::start();
-            let gathered = sharing.gather(open);
+            let gathered = sharing.gather(open, own_ns);
             waiting.record_stage("root_gather");
             gathered
         })

@@ -3,10 +3,15 @@
 use super::{Answer, Micros, Work};
 use crate::units::{Fence, UnitId};
 use alloy_primitives::Bytes;
-use blockraft_primitives::NodeId;
+use blockraft_primitives::{
+    NodeId,
+    limits::{UNIT_PARENT_WAIT_MS, UNIT_RUN_US_MAX},
+};
 
 /// Attempts at a share: the first and one repetition.
 const ATTEMPT_COUNT_MAX: usize = 2;
+/// How long nobody is late because the block's parent is not applied here, microseconds.
+const PARENT_US_MAX: u64 = UNIT_PARENT_WAIT_MS * 1000;
 
 /// A gathering.
 #[derive(Debug)]
@@ -15,6 +20,12 @@ pub(super) struct Open<W: Work> {
     fence: Fence,
     work: W,
     shares: Vec<OpenShare<W::Part>>,
+    /// It is awaited by nobody.
+    pub(super) is_probe: bool,
+    /// When it was opened, while nobody can begin with it because this node itself has not applied its parent.
+    parent_awaited: Option<Micros>,
+    /// The leader has done its own part; until then it could do nothing about who is late.
+    own_done: bool,
 }
 
 #[derive(Debug)]
@@ -33,8 +44,9 @@ struct OpenShare<P> {
 #[derive(Debug)]
 struct Attempt {
     to: NodeId,
+    /// When it could be begun.
     sent_at: Micros,
-    until: Micros,
+    patience_us: u64,
     /// Answered, refused or lost.
     ended: bool,
 }
@@ -46,6 +58,7 @@ pub(super) struct Found {
     pub(super) cost_us: u64,
     /// Nothing was heard of it before.
     pub(super) first_time: bool,
+    pub(super) is_probe: bool,
 }
 
 /// What an answer is worth.
@@ -65,7 +78,14 @@ pub(super) enum Verdict<W: Work> {
 
 impl<W: Work> Open<W> {
     pub(super) const fn new(gather: u64, fence: Fence, work: W) -> Self {
-        Self { gather, fence, work, shares: Vec::new() }
+        let shares = Vec::new();
+        let (is_probe, parent_awaited, own_done) = (false, None, false);
+        Self { gather, fence, work, shares, is_probe, parent_awaited, own_done }
+    }
+
+    /// What is sent to see how quick members are, and is nobody's share.
+    pub(super) fn probe(gather: u64, fence: Fence, work: W) -> Self {
+        Self { is_probe: true, ..Self::new(gather, fence, work) }
     }
 
     pub(super) const fn gather(&self) -> u64 {
@@ -81,6 +101,21 @@ impl<W: Work> Open<W> {
         unit.gather == self.gather && unit.fence == self.fence
     }
 
+    /// Its parent is not applied here yet.
+    pub(super) const fn hold_for_parent(&mut self, now: Micros) {
+        self.parent_awaited = Some(now);
+    }
+
+    /// This node has applied blocks up to `height`. How long its parent was awaited, if it is among them: from now on
+    /// members may be late.
+    pub(super) fn parent_applied(&mut self, now: Micros, height: u64) -> Option<u64> {
+        let since = self.parent_awaited.take_if(|_| height + 1 >= self.fence.height)?;
+        for attempt in self.shares.iter_mut().flat_map(|share| &mut share.attempts) {
+            attempt.sent_at = now.min(attempt.sent_at.after(PARENT_US_MAX));
+        }
+        Some(now.since(since))
+    }
+
     /// Opens a share and makes its first unit.
     pub(super) fn add(
         &mut self,
@@ -88,7 +123,7 @@ impl<W: Work> Open<W> {
         part: W::Part,
         cost_us: u64,
         now: Micros,
-        until: Micros,
+        patience_us: u64,
     ) -> W::Unit {
         self.shares.push(OpenShare {
             part,
@@ -98,13 +133,19 @@ impl<W: Work> Open<W> {
             disputed: false,
             given_up: false,
         });
-        self.repeat(self.shares.len() as u32 - 1, to, now, until)
+        self.repeat(self.shares.len() as u32 - 1, to, now, patience_us)
     }
 
     /// The next unit of a share.
-    pub(super) fn repeat(&mut self, share: u32, to: NodeId, now: Micros, until: Micros) -> W::Unit {
+    pub(super) fn repeat(
+        &mut self,
+        share: u32,
+        to: NodeId,
+        now: Micros,
+        patience_us: u64,
+    ) -> W::Unit {
         let open = &mut self.shares[share as usize];
-        open.attempts.push(Attempt { to, sent_at: now, until, ended: false });
+        open.attempts.push(Attempt { to, sent_at: now, patience_us, ended: false });
         let attempt = open.attempts.len() as u32;
         let id = UnitId { fence: self.fence, gather: self.gather, share, attempt };
         self.work.unit(id, &open.part)
@@ -132,6 +173,7 @@ impl<W: Work> Open<W> {
             sent_at: attempt.sent_at,
             cost_us: share.cost_us,
             first_time: !attempt.ended,
+            is_probe: self.is_probe,
         })
     }
 
@@ -166,14 +208,33 @@ impl<W: Work> Open<W> {
         let shares = (0..).zip(&self.shares).filter(|(_, share)| share.is_awaited());
         let latest = shares.filter_map(|(at, share)| Some((at, share.attempts.last()?)));
         latest
-            .filter(|(_, attempt)| attempt.until <= now)
+            .filter(|(_, attempt)| self.until(attempt) <= now)
             .map(|(at, attempt)| (at, attempt.to))
             .collect()
     }
 
+    /// The leader has done its own part: from now on members may be late. They have so much patience, by member and
+    /// cost, if they had less.
+    pub(super) fn own_done(&mut self, patience_us: impl Fn(NodeId, u64) -> u64) {
+        self.own_done = true;
+        for share in self.shares.iter_mut().filter(|share| share.is_awaited()) {
+            let cost_us = share.cost_us;
+            if let Some(attempt) = share.attempts.last_mut() {
+                attempt.patience_us = attempt.patience_us.max(patience_us(attempt.to, cost_us));
+            }
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Micros> {
         let awaited = self.shares.iter().filter(|share| share.is_awaited());
-        awaited.filter_map(|share| share.attempts.last()).map(|attempt| attempt.until).min()
+        awaited.filter_map(|share| share.attempts.last()).map(|attempt| self.until(attempt)).min()
+    }
+
+    /// When an attempt has had its time.
+    fn until(&self, attempt: &Attempt) -> Micros {
+        let parent_us = self.parent_awaited.map_or(0, |_| PARENT_US_MAX);
+        let run_us = if self.own_done { 0 } else { UNIT_RUN_US_MAX };
+        attempt.sent_at.after(parent_us.saturating_add(attempt.patience_us.max(run_us)))
     }
 
     /// Whether no share is awaited any more.

@@ -7,7 +7,7 @@
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, U256, keccak256};
 use blockraft_primitives::{Transaction, limits::PREDICTED_KIND_COUNT_MAX};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Nanoseconds for 1000 gas, until something has been measured.
 const NS_PER_KILOGAS: u64 = 250;
@@ -29,8 +29,10 @@ const CONFIDENCE_NEW: u8 = 2;
 const CONFIDENCE_MAX: u8 = 6;
 /// Transactions of a measurement whose kinds are corrected, about.
 const CALIBRATED_COUNT: usize = 256;
-/// How much a single measurement counts: one part of this.
+/// How much a single measurement counts in the end: one part of this.
 const SMOOTHING: u64 = 8;
+/// No transaction is thought to cost more, nanoseconds.
+const COST_NS_MAX: u64 = 20_000_000_000;
 
 /// What a transaction wrote, credits not counted: those never conflict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,9 +96,37 @@ enum Place {
     Nested(Address, u64, Word, Word),
 }
 
-#[derive(Clone, Debug, Default)]
+/// A running mean of measurements. What stood there before the first one was a guess.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    value: u64,
+    /// Up to [`SMOOTHING`].
+    count: u64,
+}
+
+impl Measured {
+    const fn guess(value: u64) -> Self {
+        Self { value, count: 0 }
+    }
+
+    /// The first measurement counts for all, the next ones for their part. Later one bad measurement (a machine that
+    /// paused) must not turn the plan upside down.
+    fn add(&mut self, sample: u128) {
+        self.count = (self.count + 1).min(SMOOTHING);
+        let ceiling = match self.count {
+            1 => COST_NS_MAX,
+            _ => self.value.saturating_mul(4).min(COST_NS_MAX),
+        };
+        let sample = u64::try_from(sample).unwrap_or(u64::MAX).clamp(1, ceiling.max(1));
+        self.value = (self.value * (self.count - 1) + sample).div_ceil(self.count);
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Profile {
-    cost_ns: u64,
+    /// What the latest one used.
+    gas: u64,
+    cost_ns: Measured,
     seen: u64,
     /// With confidence.
     places: Vec<(Place, u8)>,
@@ -104,19 +134,46 @@ struct Profile {
     touched: u64,
 }
 
+impl Default for Profile {
+    fn default() -> Self {
+        let cost_ns = Measured::guess(0);
+        Self { gas: 0, cost_ns, seen: 0, places: Vec::new(), touched: 0 }
+    }
+}
+
 /// What is known of kinds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Predictor {
     profiles: BTreeMap<Kind, Profile>,
+    /// Of calls, for kinds that this node has never run itself: their owners always have.
+    ns_per_kilogas: Measured,
     clock: u64,
+}
+
+impl Default for Predictor {
+    fn default() -> Self {
+        let ns_per_kilogas = Measured::guess(NS_PER_KILOGAS);
+        Self { profiles: BTreeMap::new(), ns_per_kilogas, clock: 0 }
+    }
 }
 
 impl Predictor {
     /// Nanoseconds on the leader.
     pub fn cost_ns(&self, tx: &Transaction) -> u64 {
-        self.profiles
-            .get(&Kind::of(tx))
-            .map_or_else(|| gas_ns(tx.gas_limit().min(UNKNOWN_GAS_MAX)), |profile| profile.cost_ns)
+        self.guess(tx, Kind::of(tx)).0
+    }
+
+    /// Nanoseconds and gas.
+    fn guess(&self, tx: &Transaction, kind: Kind) -> (u64, u64) {
+        let gas_ns = |gas: u64| (gas / 1000 * self.ns_per_kilogas.value).clamp(1, COST_NS_MAX);
+        match self.profiles.get(&kind) {
+            Some(profile) if profile.cost_ns.count > 0 => (profile.cost_ns.value, profile.gas),
+            Some(profile) => (gas_ns(profile.gas), profile.gas),
+            None => {
+                let gas = tx.gas_limit().min(UNKNOWN_GAS_MAX);
+                (gas_ns(gas), gas)
+            }
+        }
     }
 
     /// Fingerprints of the spots that a transaction is thought to write, its sender's account first.
@@ -137,11 +194,11 @@ impl Predictor {
         let kind = Kind::of(tx);
         if !self.profiles.contains_key(&kind) {
             self.make_room();
-            let cost_ns = gas_ns(gas_used);
-            self.profiles.insert(kind, Profile { cost_ns, ..Profile::default() });
+            self.profiles.insert(kind, Profile::default());
         }
         let Some(profile) = self.profiles.get_mut(&kind) else { return };
         profile.touched = self.clock;
+        profile.gas = gas_used;
         if let (Some(footprint), Kind::Call(..)) = (footprint, kind) {
             profile.seen += 1;
             if profile.seen <= EAGER_SAMPLE_COUNT || profile.seen.is_multiple_of(SAMPLE_INTERVAL) {
@@ -156,21 +213,32 @@ impl Predictor {
         transactions: impl Iterator<Item = &'a Transaction> + Clone,
         actual_ns: u64,
     ) {
-        let predicted: u64 = transactions.clone().map(|tx| self.cost_ns(tx)).sum();
+        let (mut predicted, mut predicted_calls, mut gas_of_calls) = (0, 0, 0);
+        for tx in transactions.clone() {
+            let kind = Kind::of(tx);
+            let (cost_ns, gas) = self.guess(tx, kind);
+            predicted += u128::from(cost_ns);
+            if kind != Kind::Transfer {
+                predicted_calls += u128::from(cost_ns);
+                gas_of_calls += u128::from(gas);
+            }
+        }
         if predicted == 0 {
             return;
         }
+        let actual_ns = u128::from(actual_ns.min(COST_NS_MAX));
         // What is rare among many has next to no part in the sum.
         let step = (transactions.clone().count() / CALIBRATED_COUNT).max(1);
-        let kinds: BTreeSet<Kind> = transactions.step_by(step).map(Kind::of).collect();
-        for kind in kinds {
-            let Some(profile) = self.profiles.get_mut(&kind) else { continue };
-            let target =
-                u128::from(profile.cost_ns) * u128::from(actual_ns) / u128::from(predicted);
-            // One bad measurement (a machine that paused) must not turn the plan upside down.
-            let ceiling = profile.cost_ns.saturating_mul(4);
-            let target = u64::try_from(target).unwrap_or(u64::MAX).clamp(1, ceiling.max(1));
-            profile.cost_ns = (profile.cost_ns * (SMOOTHING - 1) + target).div_ceil(SMOOTHING);
+        let sampled: BTreeMap<Kind, u64> =
+            transactions.step_by(step).map(|tx| (Kind::of(tx), self.cost_ns(tx))).collect();
+        for (kind, thought_ns) in sampled {
+            if let Some(profile) = self.profiles.get_mut(&kind) {
+                profile.cost_ns.add(u128::from(thought_ns) * actual_ns / predicted);
+            }
+        }
+        let actual_of_calls = actual_ns * predicted_calls / predicted;
+        if let Some(ns_per_kilogas) = (actual_of_calls * 1000).checked_div(gas_of_calls) {
+            self.ns_per_kilogas.add(ns_per_kilogas);
         }
     }
 
@@ -330,10 +398,6 @@ fn slot_word(at: u64) -> B256 {
     U256::from(at).into()
 }
 
-fn gas_ns(gas: u64) -> u64 {
-    (gas / 1000 * NS_PER_KILOGAS).max(1)
-}
-
 /// A fingerprint; two spots with one fingerprint are placed together for nothing, and no more.
 fn spot(tag: u64, address: Address, words: &[B256]) -> u64 {
     let mut mixed = tag;
@@ -461,13 +525,37 @@ mod tests {
         assert_eq!(predictor.cost_ns(&tx), 90 * NS_PER_KILOGAS);
         predictor.learn(&tx, 50_000, None);
         assert_eq!(predictor.cost_ns(&tx), 50 * NS_PER_KILOGAS);
-        for _ in 0..60 {
+        // The first measurement counts for all that gas has said.
+        predictor.calibrate([&tx, &tx].into_iter(), 2_000_000);
+        assert_eq!(predictor.cost_ns(&tx), 1_000_000);
+        for _ in 0..100 {
             predictor.calibrate([&tx, &tx].into_iter(), 14_000);
         }
         assert!((6_900..=7_300).contains(&predictor.cost_ns(&tx)), "{}", predictor.cost_ns(&tx));
         let before = predictor.cost_ns(&tx);
         predictor.calibrate([&tx].into_iter(), u64::MAX);
         assert!(predictor.cost_ns(&tx) < before * 2);
+    }
+
+    #[test]
+    fn what_was_never_run_here_costs_what_its_gas_costs_elsewhere() {
+        let mut predictor = Predictor::default();
+        let (known, _) = transfer_to(1, 2);
+        let unknown = call(1, 0x17, &[]);
+        predictor.learn(&known, 50_000, None);
+        predictor.learn(&unknown, 80_000, None);
+        let value = TxEip1559 { to: TxKind::Call(TOKEN), gas_limit: 21_000, ..Default::default() };
+        let value = unsigned(3, value);
+        predictor.learn(&value, 21_000, None);
+        // Plain transfers take next to nothing of what was measured, and say nothing about calls.
+        predictor.calibrate([&value].into_iter(), 1_000);
+        assert_eq!(predictor.cost_ns(&unknown), 80 * NS_PER_KILOGAS);
+        predictor.calibrate([&known, &value].into_iter(), 4 * 50 * NS_PER_KILOGAS + 4_000);
+        assert_eq!(predictor.cost_ns(&unknown), 4 * 80 * NS_PER_KILOGAS);
+        assert_eq!(predictor.cost_ns(&known), 4 * 50 * NS_PER_KILOGAS);
+        // Once it has been run here, that counts.
+        predictor.calibrate([&unknown].into_iter(), 7_000);
+        assert_eq!(predictor.cost_ns(&unknown), 7_000);
     }
 
     #[test]

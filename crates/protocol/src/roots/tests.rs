@@ -19,6 +19,7 @@ fn leading(term: u64, others: &[NodeId]) -> RootEvent {
 fn sharer(distribution: Distribution, others: &[NodeId]) -> RootSharer {
     let mut sharer = RootSharer::new(1, CLUSTER, 1, distribution);
     assert_eq!(sharer.step(Micros(0), leading(4, others)), []);
+    assert_eq!(sharer.step(Micros(0), RootEvent::Applied { height: 20 }), []);
     sharer
 }
 
@@ -179,6 +180,10 @@ fn answers_to_a_deposed_leader_count_nothing() {
     assert_eq!(counted(&sharer, "stray"), 2);
 }
 
+/// No gathering is open longer.
+const OPEN_US_MAX: u64 =
+    2 * (limits::HEDGE_US_MAX + limits::UNIT_RUN_US_MAX + limits::UNIT_PARENT_WAIT_MS * 1000);
+
 /// What a property test does next.
 #[derive(Clone, Debug)]
 enum Act {
@@ -191,6 +196,15 @@ enum Act {
         back: usize,
         by_another: bool,
         wrong: bool,
+    },
+    /// The leader has hashed its own part, or says so again, or of a gathering that is over.
+    Own {
+        late: u64,
+        took_us: u64,
+    },
+    /// The leader has applied blocks up to so many below the last one.
+    Applied {
+        below: u64,
     },
     Refuse {
         back: usize,
@@ -215,6 +229,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             .prop_map(|(always_same_parent, keys)| Act::Block { always_same_parent, keys }),
         6 => (back.clone(), prop::bool::weighted(0.1), prop::bool::weighted(0.1))
             .prop_map(|(back, by_another, wrong)| Act::Answer { back, by_another, wrong }),
+        2 => (0..3u64, 0..2_000_000u64).prop_map(|(late, took_us)| Act::Own { late, took_us }),
+        2 => (0..3u64).prop_map(|below| Act::Applied { below }),
         1 => back.clone().prop_map(|back| Act::Refuse { back }),
         1 => back.prop_map(|back| Act::Lose { back }),
         3 => Just(Act::Timer),
@@ -284,7 +300,7 @@ impl Shell {
         }
         if let Some(open) = &self.open {
             let wake = self.wake.expect("an open gathering has a timer");
-            let latest = open.since.after(2 * limits::HEDGE_US_MAX);
+            let latest = open.since.after(OPEN_US_MAX);
             assert!(wake <= latest, "it would stay open beyond {latest:?}: {wake:?}");
         }
     }
@@ -309,6 +325,12 @@ proptest! {
                     let owner = if by_another { to + 1 } else { to };
                     answer(unit, owner, if wrong { b"wrong" } else { b"right" })
                 }),
+                Act::Own { late, took_us } => shell.open.as_ref().map(|open| {
+                    RootEvent::OwnHashed { gather: open.gather.saturating_sub(late), took_us }
+                }),
+                Act::Applied { below } => {
+                    Some(RootEvent::Applied { height: height.saturating_sub(below) })
+                }
                 Act::Refuse { back } => sent(back).map(|(to, unit, _)| {
                     let refusal = UnitRefusal::Busy;
                     RootEvent::Refused(UnitRefused { echo: unit, executor: to, refusal })

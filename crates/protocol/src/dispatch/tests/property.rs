@@ -1,9 +1,8 @@
 //! A leader and its executors with a network that delays, reorders, repeats and loses, on a chain that
 //! moves, under leaders that change.
 
-use super::{super::*, CLUSTER, leading, pooled, work};
+use super::{super::*, CLUSTER, OPEN_US_MAX, leading, pooled, work};
 use crate::units::{Admittance, Gate, Standing};
-use blockraft_primitives::limits;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -13,6 +12,10 @@ const OTHERS: [NodeId; 3] = [2, 3, 4];
 enum Step {
     /// The leader builds the next block; the last one is applied everywhere but on these.
     Build { laggards: Vec<NodeId> },
+    /// The leader has run its own share of this gathering, or says so of an earlier one.
+    OwnRun { late: u64, took_us: u64 },
+    /// The leader notices that it has applied the block before.
+    Applied,
     /// So many microseconds pass.
     Pass(u64),
     /// A message in flight arrives; it may stay in flight too.
@@ -28,6 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
     let which = || any::<prop::sample::Index>();
     prop_oneof![
         2 => laggards.prop_map(|laggards| Step::Build { laggards }),
+        2 => (0..2u64, 0..2_000_000u64).prop_map(|(late, took_us)| Step::OwnRun { late, took_us }),
+        2 => Just(Step::Applied),
         4 => (0..80_000u64).prop_map(Step::Pass),
         8 => (which(), prop::bool::weighted(0.2))
             .prop_map(|(which, repeated)| Step::Deliver { which, repeated }),
@@ -146,7 +151,7 @@ impl World {
             DispatchCommand::Close { gather } => {
                 let open = self.open.take().expect("closed what is open");
                 assert_eq!(open.gather, gather);
-                assert!(self.now.since(open.opened) <= 2 * limits::HEDGE_US_MAX, "a stall");
+                assert!(self.now.since(open.opened) <= OPEN_US_MAX, "a stall");
                 self.wake = None;
             }
         }
@@ -165,7 +170,7 @@ impl World {
     fn build(&mut self, laggards: &[NodeId]) {
         if let Some(open) = &self.open {
             // One block at a time: this gathering ends first.
-            let left = 2 * limits::HEDGE_US_MAX - self.now.since(open.opened);
+            let left = OPEN_US_MAX - self.now.since(open.opened);
             self.pass(left);
             assert!(self.open.is_none(), "open for ever");
         }
@@ -220,6 +225,13 @@ impl World {
     fn run(&mut self, step: Step) {
         match step {
             Step::Build { laggards } => self.build(&laggards),
+            Step::OwnRun { late, took_us } => {
+                if let Some(open) = &self.open {
+                    let gather = open.gather.saturating_sub(late);
+                    self.event(DispatchEvent::OwnRun { gather, took_us });
+                }
+            }
+            Step::Applied => self.event(DispatchEvent::Applied { height: self.height }),
             Step::Pass(micros) => self.pass(micros),
             Step::Deliver { which, repeated } if !self.network.is_empty() => {
                 let at = which.index(self.network.len());
@@ -254,7 +266,7 @@ proptest! {
         for step in steps {
             world.run(step);
         }
-        world.pass(2 * limits::HEDGE_US_MAX);
+        world.pass(OPEN_US_MAX);
         prop_assert!(world.open.is_none(), "open for ever");
     }
 }
