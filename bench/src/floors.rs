@@ -2,7 +2,6 @@
 //! node could use.
 
 use crate::{
-    engine::plain,
     output::Format,
     state::seconds,
     workload::{SignedTx, Workload},
@@ -14,7 +13,7 @@ use alloy_consensus::{
 use alloy_eips::Decodable2718;
 use alloy_primitives::{B256, Bytes, U256, hex, keccak256};
 use anyhow::{Context, ensure};
-use blockraft_execution::{BlockAttributes, build_block, evm_env};
+use blockraft_execution::{BlockAttributes, PlainState, build_block, evm_env};
 use blockraft_primitives::{
     AccountChange, AdmissionId, AdmitBatch, BlockEntry, ClusterGenesis, MemoryState, StateDiff,
     Transaction, limits::ADMIT_TX_COUNT_MAX,
@@ -162,8 +161,8 @@ impl Chain {
             build_block(&self.genesis.spec, &self.state, &self.parent, &attributes, &transactions)?;
         ensure!(built.included.len() == transactions.len(), "a transaction does not run");
         let env = evm_env(&self.genesis.spec, &built.header);
-        let mut database = plain::database(&self.state);
-        cpu(&mut floors.execute, || plain::run(&mut database, &env, &transactions))?;
+        let mut database = PlainState::new(&self.state);
+        cpu(&mut floors.execute, || database.run(&env, &transactions))?;
         let root = cpu(&mut floors.trie, || {
             self.trie.push(&built.diff)?;
             anyhow::Ok(self.trie.root())

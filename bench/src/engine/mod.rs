@@ -5,7 +5,6 @@
 //! CPU time of that thread, what runs on several in wall time, which needs as many quiet cores.
 
 mod mainnet;
-pub(crate) mod plain;
 mod report;
 mod rows;
 mod workload;

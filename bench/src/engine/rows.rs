@@ -1,7 +1,6 @@
 //! The rows on made workloads.
 
 use super::{
-    plain::{self, Block, Database},
     report::{FREE, Report, Spread},
     workload::{Workload, World},
 };
@@ -11,8 +10,8 @@ use alloy_evm::EvmEnv;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use anyhow::{Context, ensure};
 use blockraft_execution::{
-    Basis, BlockResult, Means, Outcome, encode_outcomes, execute_block, execute_share,
-    execute_with, receipts_root_and_bloom,
+    Basis, BlockResult, Means, Outcome, PlainBlock, PlainState, encode_outcomes, execute_block,
+    execute_share, execute_with, receipts_root_and_bloom,
 };
 use blockraft_primitives::{Account, MemoryState, Receipt, StateError, StateReader};
 use nix::time::ClockId;
@@ -54,13 +53,13 @@ impl Times {
 /// A workload and what both sides need beside it.
 struct Bench {
     workload: Workload,
-    database: Database,
+    database: PlainState,
     env: EvmEnv,
 }
 
 impl Bench {
     fn new(workload: Workload) -> Self {
-        let (database, env) = (plain::database(&workload.state), workload.env());
+        let (database, env) = (PlainState::new(&workload.state), workload.env());
         Self { workload, database, env }
     }
 
@@ -68,7 +67,7 @@ impl Bench {
     fn plain(&self, clock: ClockId) -> anyhow::Result<f64> {
         let Workload { transactions, receipts: expected, .. } = &self.workload;
         let mut database = self.database.clone();
-        let (time, result) = timed(clock, || plain::run(&mut database, &self.env, transactions));
+        let (time, result) = timed(clock, || database.run(&self.env, transactions));
         ensure!(&result? == expected, "the plain loop gives other receipts");
         Ok(time)
     }
@@ -79,11 +78,11 @@ impl Bench {
         let Workload { transactions, receipts: expected, header, .. } = &self.workload;
         let mut database = self.database.clone();
         let (time, result) = timed(clock, || {
-            let block = plain::run_block(&mut database, &self.env, transactions)?;
+            let block = database.run_block(&self.env, transactions)?;
             let roots = receipts_root_and_bloom(transactions, &block.receipts);
             anyhow::Ok((block, roots))
         });
-        let (Block { receipts, accounts, slots }, (root, _)) = result?;
+        let (PlainBlock { receipts, accounts, slots }, (root, _)) = result?;
         ensure!(&receipts == expected, "the plain loop gives other receipts");
         ensure!(root == header.receipts_root, "another root");
         ensure!(accounts.len() + slots.len() > transactions.len(), "too little has changed");

@@ -7,7 +7,7 @@
 //!
 //! **Invariants**: pure: no clock, no randomness, no file, no await; same parent state, attributes and
 //! candidates give the same block, bit for bit, on any number of threads; [`execute_block`] takes no short
-//! cut and is the oracle. A reverting transaction is a receipt, never an error; only
+//! cut and is the oracle ([`PlainState`] is less: what speed is measured against). A reverting transaction is a receipt, never an error; only
 //! a state that cannot be read, or a block that breaks a rule, is an `Err`.
 //!
 //! **Terms**: *attributes* are what the proposer chooses of a block; *candidates* are transactions it may
@@ -25,6 +25,7 @@ mod env;
 mod error;
 mod instructions;
 mod late;
+mod plain;
 mod roots;
 mod runner;
 mod serial;
@@ -47,6 +48,7 @@ pub use engine::{
 pub use env::{BlockAttributes, evm_env, next_evm_env, next_header};
 pub use error::{ExecutionError, HeaderMismatch};
 pub use late::{LateParent, LatePromise, LateValues};
+pub use plain::{PlainBlock, PlainState};
 pub use roots::receipts_root_and_bloom;
 pub use serial::{ExecutedBlock, execute_block, execute_block_with_roots, execute_transaction};
 pub use watchdog::Watchdog;

@@ -74,6 +74,11 @@ impl PreState {
         Ok(Self { state, missing })
     }
 
+    /// All but the codes that are missing.
+    pub(super) fn known(&self) -> &MemoryState {
+        &self.state
+    }
+
     /// Whether the account has code.
     pub(super) fn has_code(&self, address: &Address) -> bool {
         self.state.accounts.get(address).is_some_and(Account::has_code)

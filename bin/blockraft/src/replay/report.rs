@@ -42,6 +42,7 @@ pub(super) struct Difference {
 /// Seconds of one turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
+    pub(super) plain: f64,
     pub(super) serial: f64,
     pub(super) engine: f64,
 }
@@ -82,9 +83,13 @@ pub(super) struct BlockReport {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Speed {
+    plain_mgas_per_second: f64,
     serial_mgas_per_second: f64,
     engine_mgas_per_second: f64,
+    /// Of the engine over the serial executor.
     speed_up: f64,
+    /// Of the engine over the plain loop.
+    speed_up_over_plain: f64,
 }
 
 /// All blocks that passed.
@@ -93,6 +98,8 @@ struct Speed {
 pub(super) struct Total {
     transactions: usize,
     gas_used: u64,
+    /// Of each turn.
+    plain_seconds: Vec<f64>,
     /// Of each turn.
     serial_seconds: Vec<f64>,
     /// Of each turn.
@@ -118,6 +125,11 @@ impl Difference {
             }
         }
         difference
+    }
+
+    /// From an error of the plain loop where the oracle has none.
+    pub(super) fn of_plain(error: &ExecutionError) -> Self {
+        Self { reason: format!("the plain loop alone: {error}"), ..Self::of_engine(error) }
     }
 
     /// From an error of the engine where the oracle has none.
@@ -235,9 +247,11 @@ impl Speed {
         };
         let of = |seconds: fn(&Times) -> f64| median(times.iter().map(seconds).collect());
         Some(Self {
+            plain_mgas_per_second: gas as f64 / 1e6 / of(|turn| turn.plain),
             serial_mgas_per_second: gas as f64 / 1e6 / of(|turn| turn.serial),
             engine_mgas_per_second: gas as f64 / 1e6 / of(|turn| turn.engine),
             speed_up: of(|turn| turn.serial / turn.engine),
+            speed_up_over_plain: of(|turn| turn.plain / turn.engine),
         })
     }
 }
@@ -248,6 +262,7 @@ impl Total {
             reports.iter().filter(|report| report.status == Status::Passed).collect();
         let turns: Vec<Times> = (0..repeats)
             .map(|turn| Times {
+                plain: passed.iter().map(|report| report.times[turn].plain).sum(),
                 serial: passed.iter().map(|report| report.times[turn].serial).sum(),
                 engine: passed.iter().map(|report| report.times[turn].engine).sum(),
             })
@@ -260,6 +275,7 @@ impl Total {
         Self {
             transactions: passed.iter().map(|report| report.transactions).sum(),
             gas_used,
+            plain_seconds: turns.iter().map(|turn| turn.plain).collect(),
             serial_seconds: turns.iter().map(|turn| turn.serial).collect(),
             engine_seconds: turns.iter().map(|turn| turn.engine).collect(),
             speed: Speed::of(gas_used, &turns),
@@ -274,8 +290,12 @@ impl fmt::Display for Speed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "engine {:.1} Mgas/s, serial {:.1} Mgas/s, {:.2}x",
-            self.engine_mgas_per_second, self.serial_mgas_per_second, self.speed_up
+            "engine {:.1} Mgas/s, serial {:.1} Mgas/s, {:.2}x, plain loop {:.1} Mgas/s, {:.2}x",
+            self.engine_mgas_per_second,
+            self.serial_mgas_per_second,
+            self.speed_up,
+            self.plain_mgas_per_second,
+            self.speed_up_over_plain
         )
     }
 }

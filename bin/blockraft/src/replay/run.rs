@@ -10,8 +10,9 @@ use alloy_eips::{
 };
 use alloy_primitives::keccak256;
 use blockraft_execution::{
-    Basis, BlockInput, BlockResult, ExecutedBlock, ExecutionError, HeaderMismatch, Means,
-    decode_outcomes, encode_outcomes, execute_block, execute_share, execute_with,
+    Basis, BlockInput, BlockResult, ExecutedBlock, ExecutionError, HeaderMismatch, Means, PlainState,
+    decode_outcomes, encode_outcomes, evm_env, execute_block, execute_share, execute_with,
+    receipts_root_and_bloom,
 };
 use blockraft_primitives::{ChainSpec, Receipt, Transaction};
 use nix::time::{ClockId, clock_gettime};
@@ -48,8 +49,10 @@ impl Set {
     fn turns(&self, folder: &Path, block: &PreparedBlock) -> BlockReport {
         let mut report = BlockReport::new(folder, block);
         let result = self.first_turn(block).and_then(|(header, serial)| {
+            let plain_state = PlainState::new(block.state.known());
             for turn in 0..=self.repeats {
                 let input = input(&self.spec, block, &header);
+                let plain_seconds = plain_run(&input, plain_state.clone(), &serial)?;
                 let (serial_seconds, _) = timed(|| serial_run(&input, block));
                 let run = self
                     .engine(&input, block)
@@ -58,7 +61,8 @@ impl Set {
                     return Err(difference);
                 }
                 if turn > 0 {
-                    report.times.push(Times { serial: serial_seconds, engine: run.seconds });
+                    let (plain, serial, engine) = (plain_seconds, serial_seconds, run.seconds);
+                    report.times.push(Times { plain, serial, engine });
                     report.conflicts += run.seeds - run.result.seeds_kept;
                     report.executed_again += run.result.executed_again;
                     report.shares = run.shares;
@@ -178,6 +182,28 @@ fn serial_run(
 ) -> Result<ExecutedBlock, ExecutionError> {
     let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
     execute_block(spec, &block.state, header, transactions, ommers, withdrawals)
+}
+
+/// Seconds that the plain loop takes, with all that a node needs of a block after running it: receipts with
+/// their root and bloom, and the net change.
+fn plain_run(
+    input: &BlockInput<'_>,
+    mut state: PlainState,
+    serial: &ExecutedBlock,
+) -> Result<f64, Difference> {
+    let env = evm_env(input.spec, input.header);
+    let (seconds, result) = timed(|| {
+        let block = state.run_block(&env, input.transactions)?;
+        let roots = receipts_root_and_bloom(input.transactions, &block.receipts);
+        Ok((block, roots))
+    });
+    let (block, _) = result.map_err(|error| Difference::of_plain(&error))?;
+    let gas_used = block.receipts.last().map_or(0, |receipt| receipt.cumulative_gas_used);
+    if gas_used != serial.gas_used {
+        let reason = format!("the plain loop uses {gas_used}, the serial loop {}", serial.gas_used);
+        return Err(Difference::of_block("gasUsed", reason));
+    }
+    Ok(seconds)
 }
 
 /// Writes into the header what execution says.
