@@ -41,6 +41,7 @@ use crate::{
     env::{evm_env, next_header},
     instructions::new_evm,
     late::{LateParent, Parent},
+    roots::receipts_root_and_bloom,
     runner::{Aids, Finished, Transfers},
     serial,
     system::{after_transactions, before_transactions},
@@ -48,9 +49,13 @@ use crate::{
 };
 use access_list::{AccessList, Location};
 use alloy_consensus::{Header, Sealed, Transaction as _};
-use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal, eip7928::BlockAccessList};
+use alloy_eips::{
+    eip2935::HISTORY_STORAGE_ADDRESS, eip4895::Withdrawal, eip7685::Requests,
+    eip7928::BlockAccessList,
+};
 use alloy_evm::{EthEvm, Evm, EvmEnv, block::BlockExecutionError, precompiles::PrecompilesMap};
-use blockraft_primitives::{ChainSpec, StateDiff, StateReader, Transaction};
+use alloy_primitives::{B256, Bloom};
+use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
 use executor::{Executor, Way};
 use ledger::Ledger;
 use memory::{Expected, Memory, Place};
@@ -200,11 +205,15 @@ pub fn execute_with<S: StateReader>(
     }
     let memory = new_memory(input, &state, &means);
     match run(input, memory, None, means)? {
-        Run::Done(frontier, finished) => Ok(BlockResult {
-            block: serial::checked(input.spec, input.header, input.transactions, finished)?,
-            seeds_kept: frontier.seeds_kept,
-            executed_again: frontier.executed_again,
-        }),
+        Run::Done(done) => {
+            let Done { frontier, finished, roots } = *done;
+            let roots = roots.expect("nothing is chosen in a given block");
+            Ok(BlockResult {
+                block: serial::checked(input.spec, input.header, finished, roots)?,
+                seeds_kept: frontier.seeds_kept,
+                executed_again: frontier.executed_again,
+            })
+        }
         Run::Unfit(stream) => serially(Transfers::InEvm, stream),
     }
 }
@@ -252,7 +261,8 @@ pub fn build_with<S: StateReader>(
     let selection = Selection::new(spec, &header, attributes, candidates.len());
     match run(&block, memory, Some(selection), means)? {
         Run::Unfit(stream) => serially(stream),
-        Run::Done(frontier, finished) => {
+        Run::Done(done) => {
+            let Done { frontier, finished, .. } = *done;
             build::complete(&mut header, aids.parent)?;
             let selection = frontier.selection.expect("it went in above");
             Ok(BuildResult {
@@ -315,10 +325,17 @@ fn handing_on<T>(
 
 /// What became of a run.
 enum Run<'a> {
-    /// Receipts are taken out of the frontier.
-    Done(Box<Frontier<'a>>, Finished),
+    Done(Box<Done<'a>>),
     /// Not with this state or in this fork. Chunks that went out are right as far as they go.
     Unfit(Option<Stream<'a>>),
+}
+
+struct Done<'a> {
+    /// Without its receipts.
+    frontier: Frontier<'a>,
+    finished: Finished,
+    /// Root and bloom of the receipts, where no transaction was left out.
+    roots: Option<(B256, Bloom)>,
 }
 
 /// Runs a block.
@@ -328,7 +345,7 @@ fn run<'a, S: StateReader>(
     selection: Option<Selection>,
     means: Means<'a>,
 ) -> Result<Run<'a>, ExecutionError> {
-    let BlockInput { spec, header, transactions, ommers, withdrawals } = *input;
+    let BlockInput { spec, header, transactions, .. } = *input;
     let Means { threads, seeds, basis, sink, watchdog, access_list: wanted, .. } = means;
     let mut stream = sink.map(Stream::new);
     let env = evm_env(spec, header);
@@ -358,9 +375,43 @@ fn run<'a, S: StateReader>(
         return Err(failure);
     }
     let receipts = std::mem::take(&mut frontier.receipts);
+    let is_given = frontier.selection.is_none();
+    let hash = || is_given.then(|| receipts_root_and_bloom(transactions, &receipts));
+    let close = || close(input, &env, memory, &mut frontier, &receipts, wanted);
+    // The end of a block is one thread's work, which leaves the others to the receipts.
+    let (closed, roots) = if threads < 2 { (close(), hash()) } else { rayon::join(close, hash) };
+    let Some(Closed { requests, diff }) = closed? else {
+        return Ok(Run::Unfit(frontier.stream));
+    };
+    let finished = Finished {
+        receipts,
+        requests,
+        gas_used: frontier.gas_used,
+        blob_gas_used: frontier.blob_gas_used,
+        diff,
+    };
+    Ok(Run::Done(Box::new(Done { frontier, finished, roots })))
+}
+
+/// What a block comes to after its transactions.
+struct Closed {
+    requests: Requests,
+    diff: StateDiff,
+}
+
+/// Runs what comes after the transactions and draws up the change; `None` on a state that is irregular.
+fn close<S: StateReader>(
+    input: &BlockInput<'_>,
+    env: &EvmEnv,
+    memory: Memory<S>,
+    frontier: &mut Frontier<'_>,
+    receipts: &[Receipt],
+    wanted: Option<&mut BlockAccessList>,
+) -> Result<Option<Closed>, ExecutionError> {
+    let BlockInput { spec, transactions, ommers, withdrawals, .. } = *input;
     let last = FIRST + transactions.len() as Place;
-    let calls = system(&memory, &env, last, |evm| {
-        after_transactions(spec, evm, &receipts, ommers, withdrawals)
+    let calls = system(&memory, env, last, |evm| {
+        after_transactions(spec, evm, receipts, ommers, withdrawals)
     })?;
     note(&mut frontier.stream, &calls.committed);
     calls.list(&mut frontier.access_list, &memory, last, receipts.len() as u64 + 1)?;
@@ -368,23 +419,17 @@ fn run<'a, S: StateReader>(
         stream.flush(&memory, Place::MAX)?;
     }
     if memory.is_irregular() {
-        return Ok(Run::Unfit(frontier.stream));
+        return Ok(None);
     }
     if let (Some(list), Some(wanted)) = (frontier.access_list.take(), wanted) {
         *wanted = list.finish(&memory)?;
     }
     let late = memory.parent().is_late();
-    let finished = Finished {
-        receipts,
-        requests: calls.value,
-        gas_used: frontier.gas_used,
-        blob_gas_used: frontier.blob_gas_used,
-        diff: memory.into_diff()?,
-    };
+    let diff = memory.into_diff()?;
     if let Some(stream) = frontier.stream.as_mut().filter(|_| late) {
-        stream.push_account(&finished.diff, HISTORY_STORAGE_ADDRESS);
+        stream.push_account(&diff, HISTORY_STORAGE_ADDRESS);
     }
-    Ok(Run::Done(Box::new(frontier), finished))
+    Ok(Some(Closed { requests: calls.value, diff }))
 }
 
 fn note(stream: &mut Option<Stream<'_>>, writes: &[Writes]) {

@@ -3,7 +3,7 @@
 
 use alloy_consensus::{EMPTY_ROOT_HASH, RlpEncodableReceipt, Typed2718};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{B256, Bloom, BloomInput, bytes::BufMut, keccak256};
+use alloy_primitives::{B256, Bloom, BloomInput, bytes::BufMut, keccak256, map::HashMap};
 use alloy_rlp::Encodable;
 use alloy_trie::{HashBuilder, Nibbles};
 use blockraft_primitives::{Receipt, Transaction};
@@ -39,17 +39,28 @@ pub(crate) fn transactions_root(transactions: &[Transaction]) -> B256 {
 }
 
 fn blooms(receipts: &[Receipt]) -> Vec<Bloom> {
+    // What is logged repeats itself: the same contracts, the same events.
+    let mut numbers: HashMap<&[u8], u32> = HashMap::default();
+    let mut inputs: Vec<&[u8]> = Vec::new();
+    let mut number = |input| {
+        *numbers.entry(input).or_insert_with(|| {
+            inputs.push(input);
+            inputs.len() as u32 - 1
+        })
+    };
     let logs = receipts.iter().flat_map(|receipt| &receipt.logs);
-    let inputs: Vec<&[u8]> = logs
+    let logged: Vec<u32> = logs
         .flat_map(|log| {
             std::iter::once(log.address.as_slice()).chain(log.topics().iter().map(|t| t.as_slice()))
         })
+        .map(&mut number)
         .collect();
-    let mut hashes = hash_all(&inputs, |input, out| out.extend_from_slice(input)).into_iter();
+    let hashes = hash_all(&inputs, |input, out| out.extend_from_slice(input));
+    let mut logged = logged.into_iter().map(|number| hashes[number as usize]);
     let bloom = |receipt: &Receipt| {
         let count = receipt.logs.iter().map(|log| 1 + log.topics().len()).sum();
         let mut bloom = Bloom::ZERO;
-        hashes.by_ref().take(count).for_each(|hash| bloom.accrue(BloomInput::Hash(hash)));
+        logged.by_ref().take(count).for_each(|hash| bloom.accrue(BloomInput::Hash(hash)));
         bloom
     };
     receipts.iter().map(bloom).collect()

@@ -9,7 +9,7 @@ use crate::{
 };
 use alloy_consensus::Header;
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bloom};
 use blockraft_primitives::{ChainSpec, Receipt, StateDiff, StateReader, Transaction};
 
 /// What a given block came to.
@@ -62,7 +62,8 @@ pub fn execute_block_with_roots<S: StateReader>(
         runner.set_post_state(root);
     }
     let finished = runner.finish(ommers, withdrawals, None)?;
-    checked(spec, header, transactions, finished)
+    let roots = receipts_root_and_bloom(transactions, &finished.receipts);
+    checked(spec, header, finished, roots)
 }
 
 /// Executes one transaction alone, without what a block does before and after its transactions: what the
@@ -96,17 +97,17 @@ pub(crate) fn run<S: StateReader>(
         runner.run(tx).map_err(|refusal| refusal.of_given(index, tx))?;
     }
     let finished = runner.finish(ommers, withdrawals, touched)?;
-    checked(spec, header, transactions, finished)
+    let roots = receipts_root_and_bloom(transactions, &finished.receipts);
+    checked(spec, header, finished, roots)
 }
 
-/// A finished block, if its header says what execution gave.
+/// A finished block, if its header says what execution gave; with the root and bloom of its receipts.
 pub(crate) fn checked(
     spec: &ChainSpec,
     header: &Header,
-    transactions: &[Transaction],
     finished: Finished,
+    roots: (B256, Bloom),
 ) -> Result<ExecutedBlock, ExecutionError> {
-    let roots = receipts_root_and_bloom(transactions, &finished.receipts);
     Commitments::new(spec, header.timestamp, &finished, roots).check(spec, header)?;
     Ok(ExecutedBlock {
         receipts: finished.receipts,
