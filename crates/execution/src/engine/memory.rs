@@ -481,7 +481,8 @@ fn mix(address: Address) -> u64 {
 /// An address as numbers that sort as it does.
 #[inline]
 fn words(address: Address) -> [u64; 3] {
-    let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| address[at + i]));
+    let bytes = address.as_slice();
+    let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     [word(0), word(8), word(12)]
 }
 
