@@ -15,6 +15,7 @@ use crate::{
     output::{self, OutputFormat},
 };
 use anyhow::Context;
+use blockraft_execution::CodeCache;
 use report::{BlockReport, Status, Total};
 use run::Set;
 use std::{path::Path, process::ExitCode};
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &ReplayArgs, format: OutputFormat) -> anyhow::Result<Exi
         executors: args.executors,
         threads,
         repeats: args.repeats as usize,
+        codes: CodeCache::default(),
     };
     let mut library = blocks::Library::default();
     let mut reports = Vec::new();

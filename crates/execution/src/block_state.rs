@@ -1,8 +1,9 @@
 //! The state while a block runs: what was read, what it was before, what it is now.
 
 use crate::{
+    codes::{CodeCache, code_of},
     collision,
-    database::{DatabaseError, account_info, bytecode},
+    database::{DatabaseError, account_info},
     engine::Balances,
     instructions::BlockDatabase,
     late::{Parent, Patience},
@@ -15,7 +16,7 @@ use alloy_primitives::{
     map::{AddressMap, B256Map, Entry, U256Map},
 };
 use blockraft_primitives::{
-    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateError, StateReader,
+    Account, AccountChange, AccountDiff, SlotChange, StateDiff, StateReader,
 };
 use revm::{
     DatabaseCommit,
@@ -33,6 +34,7 @@ pub(crate) struct BlockState<S> {
     watch: Watch,
     accounts: AddressMap<CachedAccount>,
     codes: B256Map<Bytecode>,
+    code_cache: Option<CodeCache>,
     /// The first failure of the reader: alloy-evm turns those inside system calls into text.
     failure: Option<DatabaseError>,
 }
@@ -68,13 +70,20 @@ struct CachedSlot {
 
 impl<S: StateReader> BlockState<S> {
     /// Nothing read yet. `account_count` is a guess at how many accounts the block will touch.
-    pub(crate) fn new(reader: S, parent: Parent, watch: Watch, account_count: usize) -> Self {
+    pub(crate) fn new(
+        reader: S,
+        parent: Parent,
+        watch: Watch,
+        code_cache: Option<CodeCache>,
+        account_count: usize,
+    ) -> Self {
         Self {
             reader,
             parent,
             watch,
             accounts: AddressMap::with_capacity_and_hasher(account_count, Default::default()),
             codes: B256Map::default(),
+            code_cache,
             failure: None,
         }
     }
@@ -314,10 +323,11 @@ impl<S: StateReader> Database for BlockState<S> {
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
         match self.codes.entry(code_hash) {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
-            Entry::Vacant(entry) => match self.reader.code(code_hash) {
-                Ok(code) => Ok(entry.insert(bytecode(code)).clone()),
-                Err(error) => Err(note(&mut self.failure, error)),
-            },
+            Entry::Vacant(entry) => {
+                let code = code_of(self.code_cache.as_ref(), &self.reader, code_hash);
+                let code = code.map_err(|error| note(&mut self.failure, error))?;
+                Ok(entry.insert(code).clone())
+            }
         }
     }
 
@@ -388,8 +398,8 @@ impl<S: StateReader> DatabaseCommit for BlockState<S> {
     }
 }
 
-fn note(failure: &mut Option<DatabaseError>, error: StateError) -> DatabaseError {
-    let error = DatabaseError::from(error);
+fn note(failure: &mut Option<DatabaseError>, error: impl Into<DatabaseError>) -> DatabaseError {
+    let error = error.into();
     failure.get_or_insert_with(|| error.clone());
     error
 }

@@ -38,6 +38,7 @@ pub use wire::{OUTCOMES_VERSION, OutcomesError, decode_outcomes, encode_outcomes
 use crate::{
     BlockAttributes, BuiltBlock, ExecutedBlock, ExecutionError,
     build::{self, Selection, assemble, check_attributes},
+    codes::CodeCache,
     env::{evm_env, next_header},
     instructions::new_evm,
     late::{LateParent, Parent},
@@ -150,6 +151,8 @@ pub struct Means<'a> {
     pub parent: Option<LateParent>,
     /// Ends transactions that run for too long.
     pub watchdog: Option<Watchdog>,
+    /// Codes of earlier blocks, ready to run.
+    pub codes: Option<CodeCache>,
     /// Filled with what the block looks at and changes (EIP-7928). Costs notes of every read. Left as it is
     /// where the engine leaves a block to serial execution: before EIP-161 and on made-up states.
     pub access_list: Option<&'a mut BlockAccessList>,
@@ -162,7 +165,11 @@ impl Means<'_> {
     }
 
     fn aids(&self) -> Aids {
-        Aids { parent: self.parent.clone(), watchdog: self.watchdog.clone() }
+        Aids {
+            parent: self.parent.clone(),
+            watchdog: self.watchdog.clone(),
+            codes: self.codes.clone(),
+        }
     }
 }
 
@@ -297,7 +304,7 @@ fn new_memory<S: StateReader>(input: &BlockInput<'_>, state: S, means: &Means<'_
     let accounts = account_count(input.transactions);
     let expected = Expected { places: FIRST as usize + count, accounts, slots };
     let parent = Parent::of(input.header, means.parent.clone());
-    Memory::new(state, parent, input.header.beneficiary, expected)
+    Memory::new(state, parent, input.header.beneficiary, expected).with_codes(means.codes.clone())
 }
 
 /// A guess at how many accounts transactions touch: senders, and who gets plain transfers.
@@ -448,7 +455,7 @@ pub fn execute_share<S: StateReader>(
     execute_share_with(input, state, indices, Means::default())
 }
 
-/// [`execute_share`] with a late parent or a watchdog; an executor has no use for the other means.
+/// [`execute_share`] with a late parent, a watchdog or codes; an executor has no use for the other means.
 pub fn execute_share_with<S: StateReader>(
     input: &BlockInput<'_>,
     state: S,
@@ -457,7 +464,8 @@ pub fn execute_share_with<S: StateReader>(
 ) -> Result<Vec<(usize, Outcome)>, ExecutionError> {
     let env = evm_env(input.spec, input.header);
     let accounts = account_count(indices.iter().map(|index| &input.transactions[*index]));
-    let ledger = Ledger::new(&state, Parent::of(input.header, means.parent), accounts);
+    let ledger = Ledger::new(&state, Parent::of(input.header, means.parent), accounts)
+        .with_codes(means.codes);
     ledger.account(input.header.beneficiary, 0)?;
     let before = ledger.parent().header_for_calls(input.header, ledger.reader())?;
     system(&ledger, &env, 0, |evm| before_transactions(input.spec, evm, &before))?;

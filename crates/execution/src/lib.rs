@@ -16,6 +16,7 @@
 
 mod block_state;
 mod build;
+mod codes;
 mod collision;
 mod consensus;
 mod constantinople;
@@ -35,6 +36,7 @@ mod validate;
 mod watchdog;
 
 pub use build::{BuiltBlock, build_block};
+pub use codes::CodeCache;
 pub use consensus::{
     Ancestor, ConsensusError, HeaderRules, OMMER_DEPTH_MAX, check_body, check_header, check_ommers,
     next_difficulty, recover,

@@ -4,6 +4,7 @@
 use crate::{
     ExecutionError,
     block_state::BlockState,
+    codes::CodeCache,
     database::DatabaseError,
     instructions::{OVERDUE, new_evm},
     late::{LateParent, Parent},
@@ -49,6 +50,7 @@ pub(crate) struct Aids {
     /// Stands for the parent hash of the header.
     pub(crate) parent: Option<LateParent>,
     pub(crate) watchdog: Option<Watchdog>,
+    pub(crate) codes: Option<CodeCache>,
 }
 
 /// How a serial run goes.
@@ -131,7 +133,8 @@ impl<'a, S: StateReader> Runner<'a, S> {
         let parent = Parent::of(header, aids.parent);
         // A transaction brings one or two accounts that were not there yet.
         let accounts = tx_count + tx_count / 2;
-        let state = BlockState::new(state, parent, Watch::new(aids.watchdog), accounts);
+        let watch = Watch::new(aids.watchdog);
+        let state = BlockState::new(state, parent, watch, aids.codes, accounts);
         let transfers = (transfers == Transfers::Direct)
             .then(|| TransferRules::new(&env.cfg_env, &env.block_env));
         Self {

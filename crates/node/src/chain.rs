@@ -17,7 +17,7 @@ use crate::{
 use alloy_consensus::{Sealed, Transaction as _};
 use alloy_eips::{eip4895::Withdrawals, eip7702::constants::EIP7702_DELEGATION_DESIGNATOR};
 use alloy_primitives::{Address, B256, U256, map::AddressMap};
-use blockraft_execution::Watchdog;
+use blockraft_execution::{CodeCache, Watchdog};
 use blockraft_primitives::{
     Account, AdmitBatch, Applied, BlockEntry, ChainSpec, CommittedBlock, LogEntry, NodeId,
     SealedBlock, StateError, StateReader, Transaction,
@@ -74,6 +74,8 @@ pub(crate) struct Chain {
     /// What blocks are made with: beside the threads that recover senders, so that neither waits for
     /// the other's queue.
     workers: ThreadPool,
+    /// Codes that blocks ran.
+    codes: CodeCache,
     /// Ends transactions that run for too long while a block is built; the node ticks it every second.
     pub(crate) watchdog: Watchdog,
     /// Where there are others to help: set once the node can reach them.
@@ -119,6 +121,7 @@ impl Chain {
             timelines: Timelines::new(),
             own_entries: OwnEntries::default(),
             workers: build::workers(options.threads)?,
+            codes: CodeCache::default(),
             watchdog: Watchdog::new(TX_RUN_SECONDS_MAX),
             distributor: OnceLock::new(),
             root_sharing: OnceLock::new(),

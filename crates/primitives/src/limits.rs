@@ -167,6 +167,8 @@ pub const RPC_PROOF_KEY_COUNT_MAX: usize = 1024;
 pub const RPC_PROOF_REWIND_KEY_COUNT_MAX: usize = 1_000;
 /// Older blocks whose subtrie roots are kept for further proofs, about 25 kB each.
 pub const PROOF_BLOCK_CACHE_COUNT_MAX: usize = 64;
+/// Codes that are kept ready to run from block to block, bytes.
+pub const CODE_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Default wait of `eth_sendRawTransactionSync` (EIP-7966), milliseconds.
 pub const RPC_SYNC_TIMEOUT_DEFAULT_MS: u64 = 2_000;
 /// Longest wait of `eth_sendRawTransactionSync`, milliseconds.

@@ -10,9 +10,9 @@ use alloy_eips::{
 };
 use alloy_primitives::keccak256;
 use blockraft_execution::{
-    Basis, BlockInput, BlockResult, ExecutedBlock, ExecutionError, HeaderMismatch, Means, PlainState,
-    decode_outcomes, encode_outcomes, evm_env, execute_block, execute_share, execute_with,
-    receipts_root_and_bloom,
+    Basis, BlockInput, BlockResult, CodeCache, ExecutedBlock, ExecutionError, HeaderMismatch,
+    Means, PlainState, decode_outcomes, encode_outcomes, evm_env, execute_block,
+    execute_share_with, execute_with, receipts_root_and_bloom,
 };
 use blockraft_primitives::{ChainSpec, Receipt, Transaction};
 use nix::time::{ClockId, clock_gettime};
@@ -29,6 +29,8 @@ pub(super) struct Set {
     pub(super) executors: usize,
     pub(super) threads: usize,
     pub(super) repeats: usize,
+    /// Of the blocks so far, as a node has them.
+    pub(super) codes: CodeCache,
 }
 
 /// What the engine made of a block once.
@@ -104,7 +106,7 @@ impl Set {
         if self.executors > 1 {
             for (executor, share) in self.shares(block).iter().enumerate() {
                 let (seconds, answer) = timed(|| {
-                    let outcomes = execute_share(input, &block.state, share);
+                    let outcomes = execute_share_with(input, &block.state, share, self.means());
                     outcomes.map(|outcomes| encode_outcomes(&outcomes))
                 });
                 answers.push(answer?);
@@ -118,7 +120,8 @@ impl Set {
                 seeds.extend(decode_outcomes(answer).expect("they were encoded above"));
             }
             let count = seeds.len();
-            let means = Means { seeds, basis: Basis::Parent, ..Means::threads(self.threads) };
+            let (threads, basis) = (self.threads, Basis::Parent);
+            let means = Means { threads, seeds, basis, ..self.means() };
             execute_with(input, &block.state, means).map(|result| (count, result))
         });
         let (seeds, result) = result?;
@@ -126,6 +129,10 @@ impl Set {
             shares.push(Share { executor: 0, transactions: block.transactions.len(), seconds });
         }
         Ok(Run { result, seeds, shares, seconds: slowest + seconds })
+    }
+
+    fn means<'m>(&self) -> Means<'m> {
+        Means { codes: Some(self.codes.clone()), ..Means::default() }
     }
 
     /// Which executor runs which transaction: the owner of its anchor, which is the called contract, or

@@ -10,7 +10,8 @@ use super::{
     source::Source,
 };
 use crate::{
-    database::{DatabaseError, bytecode},
+    codes::{CodeCache, code_of},
+    database::DatabaseError,
     late::Parent,
 };
 use alloy_primitives::{
@@ -27,6 +28,7 @@ pub(crate) struct Ledger<S> {
     parent: Parent,
     accounts: RefCell<AddressMap<Held>>,
     codes: RefCell<B256Map<Bytecode>>,
+    code_cache: Option<CodeCache>,
 }
 
 /// An account as it is now.
@@ -55,7 +57,12 @@ impl<S: StateReader> Ledger<S> {
     pub(crate) fn new(reader: S, parent: Parent, account_count: usize) -> Self {
         let accounts = AddressMap::with_capacity_and_hasher(account_count, Default::default());
         let codes = RefCell::default();
-        Self { reader, parent, accounts: RefCell::new(accounts), codes }
+        Self { reader, parent, accounts: RefCell::new(accounts), codes, code_cache: None }
+    }
+
+    /// Takes codes from there.
+    pub(crate) fn with_codes(self, code_cache: Option<CodeCache>) -> Self {
+        Self { code_cache, ..self }
     }
 
     /// Asks what is held of an account, which is read first where that is nothing.
@@ -136,7 +143,8 @@ impl<S: StateReader> Source for Ledger<S> {
         match self.codes.borrow_mut().entry(code_hash) {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
             Entry::Vacant(entry) => {
-                Ok(entry.insert(bytecode(self.reader.code(code_hash)?)).clone())
+                let code = code_of(self.code_cache.as_ref(), &self.reader, code_hash)?;
+                Ok(entry.insert(code).clone())
             }
         }
     }

@@ -26,7 +26,8 @@ use super::{
     },
 };
 use crate::{
-    database::{DatabaseError, bytecode},
+    codes::{CodeCache, code_of},
+    database::DatabaseError,
     late::Parent,
 };
 use alloy_primitives::{
@@ -64,6 +65,7 @@ pub(crate) struct Memory<S> {
     /// How often an account's storage was wiped: that changes all its slots and leaves no marks at them.
     wipes: AtomicU32,
     codes: RwLock<B256Map<Bytecode>>,
+    code_cache: Option<CodeCache>,
     /// An account was read that breaks what differences rely on.
     irregular: AtomicBool,
 }
@@ -156,8 +158,14 @@ impl<S: StateReader> Memory<S> {
             marks: (0..mark_count).map(|_| AtomicU32::new(0)).collect(),
             wipes: AtomicU32::new(0),
             codes: RwLock::default(),
+            code_cache: None,
             irregular: AtomicBool::new(false),
         }
+    }
+
+    /// Takes codes from there.
+    pub(crate) fn with_codes(self, code_cache: Option<CodeCache>) -> Self {
+        Self { code_cache, ..self }
     }
 
     /// Whether an account was read that exists and is empty (EIP-161 leftovers in made-up states), or
@@ -253,7 +261,7 @@ impl<S: StateReader> Memory<S> {
         if let Some(code) = self.codes.read().expect(UNPOISONED).get(&code_hash) {
             return Ok(code.clone());
         }
-        let code = bytecode(self.reader.code(code_hash)?);
+        let code = code_of(self.code_cache.as_ref(), &self.reader, code_hash)?;
         self.codes.write().expect(UNPOISONED).insert(code_hash, code.clone());
         Ok(code)
     }

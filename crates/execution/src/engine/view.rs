@@ -60,12 +60,13 @@ pub(crate) struct View<'a, M> {
 /// A code and how often it was asked for.
 struct Code {
     bytecode: Bytecode,
-    uses: u32,
+    uses: usize,
 }
 
-/// A code that is asked for so often gets a copy for this thread alone: threads that count references to
-/// one and the same code wait for one another.
-const USES_OF_SHARED_CODE: u32 = 16;
+/// A code that is asked for so often, and once more for so many bytes, gets a copy for this thread alone: threads
+/// that count references to one and the same code wait for one another, and a copy takes as long as it is large.
+const USES_OF_SHARED_CODE: usize = 16;
+const BYTES_PER_USE: usize = 64;
 
 impl<'a, M: Source> View<'a, M> {
     pub(crate) fn new(memory: &'a M, place: Place, watch: Watch) -> Self {
@@ -218,7 +219,8 @@ impl<M: Source> Database for View<'_, M> {
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
         if let Some(known) = self.codes.get_mut(&code_hash) {
             known.uses += 1;
-            if M::IS_SHARED && known.uses == USES_OF_SHARED_CODE {
+            let uses_max = USES_OF_SHARED_CODE + known.bytecode.len() / BYTES_PER_USE;
+            if M::IS_SHARED && known.uses == uses_max {
                 known.bytecode = bytecode(known.bytecode.original_byte_slice().to_vec().into());
             }
             return Ok(known.bytecode.clone());

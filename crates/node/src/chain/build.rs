@@ -18,7 +18,7 @@ use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, keccak256};
 use blockraft_execution::{
     Basis, BlockAttributes, BlockInput, BuildInput, BuildResult, BuiltBlock, Means, Outcome,
-    build_with, execute_share, is_light, next_header,
+    build_with, execute_share_with, is_light, next_header,
 };
 use blockraft_primitives::{
     AdmissionId, BlockEntry, DropReason, DroppedTransaction, NodeId, PartitionSet, Receipt,
@@ -146,7 +146,7 @@ impl Chain {
                 ommers: &[],
                 withdrawals: &attributes.withdrawals,
             };
-            execute_share(&input, state, indices)
+            execute_share_with(&input, state, indices, self.codes_alone())
         };
         distributor.gather(work, run_own)
     }
@@ -167,6 +167,11 @@ impl Chain {
     /// What other members contradicted each other about.
     pub(crate) fn evidence(&self) -> Vec<Disagreement> {
         self.distributor.get().map(|distributor| distributor.evidence()).unwrap_or_default()
+    }
+
+    /// For an executor.
+    pub(super) fn codes_alone<'m>(&self) -> Means<'m> {
+        Means { codes: Some(self.codes.clone()), ..Means::default() }
     }
 
     /// Threads that make blocks.
@@ -190,6 +195,7 @@ impl Chain {
             seeds,
             basis: Basis::Parent,
             watchdog: Some(self.watchdog.clone()),
+            codes: Some(self.codes.clone()),
             ..Means::default()
         };
         let streamed = Streamed::new(self, order);

@@ -12,7 +12,7 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::U256;
 use blockraft_execution::{
     Basis, BlockAttributes, BlockInput, BuildInput, BuiltBlock, ExecutedBlock, ExecutionError,
-    Means, Outcome, build_with, encode_outcomes, execute_share, execute_with, next_header,
+    Means, Outcome, build_with, encode_outcomes, execute_share_with, execute_with, next_header,
 };
 use blockraft_primitives::{ChainSpec, ClusterGenesis, StateReader, Transaction};
 use blockraft_protocol::{
@@ -71,7 +71,8 @@ impl Chain {
         let run = |spec: &ChainSpec, header: &Header, transactions: &[Transaction]| {
             let input = BlockInput { spec, header, transactions, ommers: &[], withdrawals: &[] };
             let all: Vec<usize> = (0..transactions.len()).collect();
-            let outcomes = execute_share(&input, view, &all).map_err(|e| failed(&e))?;
+            let outcomes = execute_share_with(&input, view, &all, self.codes_alone());
+            let outcomes = outcomes.map_err(|e| failed(&e))?;
             Ok(encode_outcomes(&outcomes))
         };
         match &unit.work {
@@ -118,7 +119,7 @@ impl Chain {
         let spec = &*self.given_spec;
         let input = BlockInput { spec, header, transactions, ommers: &[], withdrawals };
         let basis = Basis::Parent;
-        let means = Means { threads: self.threads(), seeds, basis, ..Means::default() };
+        let means = Means { threads: self.threads(), seeds, basis, ..self.codes_alone() };
         let running = Stopwatch::start();
         let result = self.workers.install(|| execute_with(&input, state, means))?;
         super::build::count_run(result.seeds_kept, result.executed_again);
@@ -140,8 +141,8 @@ impl Chain {
         let (seeds, learned) = self.help_with_given(&header, candidates, (kind, state));
         let input = BuildInput { spec, parent, attributes, candidates };
         let watchdog = Some(self.watchdog.clone());
-        let threads = self.threads();
-        let means = Means { threads, seeds, basis: Basis::Parent, watchdog, ..Means::default() };
+        let (threads, basis) = (self.threads(), Basis::Parent);
+        let means = Means { threads, seeds, basis, watchdog, ..self.codes_alone() };
         let running = Stopwatch::start();
         let result = self.workers.install(|| build_with(&input, state, means))?;
         super::build::count_run(result.seeds_kept, result.executed_again);
@@ -170,7 +171,7 @@ impl Chain {
                 let spec = &*self.given_spec;
                 let input =
                     BlockInput { spec, header, transactions, ommers: &[], withdrawals: &[] };
-                execute_share(&input, state, indices)
+                execute_share_with(&input, state, indices, self.codes_alone())
             };
             distributor.gather(work, run_own)
         });
