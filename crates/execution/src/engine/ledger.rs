@@ -123,6 +123,7 @@ impl<S: StateReader> Source for Ledger<S> {
         address: Address,
         slot: U256,
         _: Place,
+        _: impl FnOnce() -> bool,
     ) -> Result<(U256, bool), DatabaseError> {
         self.ask(address, |held| match held.slots.entry(slot) {
             Entry::Occupied(entry) => {

@@ -222,6 +222,17 @@ impl<S: StateReader> Memory<S> {
         slot: U256,
         place: Place,
     ) -> Result<U256, DatabaseError> {
+        self.slot_of(address, slot, place, || false)
+    }
+
+    /// As [`Self::slot`]; `is_there` may know that the account is in the parent state.
+    pub(crate) fn slot_of(
+        &self,
+        address: Address,
+        slot: U256,
+        place: Place,
+        is_there: impl FnOnce() -> bool,
+    ) -> Result<U256, DatabaseError> {
         let wipe = self.last_wipe(address, place);
         let key = SlotKey { address, slot };
         let known = self.read_slots(key).get(&key).map(|cell| cell.value(place));
@@ -231,7 +242,8 @@ impl<S: StateReader> Memory<S> {
         if wipe.is_some() {
             return Ok(U256::ZERO);
         }
-        let before = self.slot_before(key)?;
+        let before =
+            if is_there() { self.reader.storage(address, slot)? } else { self.slot_before(key)? };
         let mut stripe = self.write_slots(key);
         let cell = stripe.entry(key).or_default();
         cell.before = Some(before);

@@ -34,11 +34,13 @@ pub(crate) trait Source {
     fn has_storage(&self, address: Address, place: Place) -> Result<bool, DatabaseError>;
     /// The slot as a transaction at `place` sees it (see [`Parent::resolve`] for what may stand there), and
     /// whether that is certainly what the parent state has; it never is where others write meanwhile.
+    /// `is_there` may know that the account is in the parent state.
     fn slot_and_stillness(
         &self,
         address: Address,
         slot: U256,
         place: Place,
+        is_there: impl FnOnce() -> bool,
     ) -> Result<(U256, bool), DatabaseError>;
     /// Code by its hash.
     fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError>;
@@ -91,8 +93,9 @@ impl<S: StateReader> Source for Memory<S> {
         address: Address,
         slot: U256,
         place: Place,
+        is_there: impl FnOnce() -> bool,
     ) -> Result<(U256, bool), DatabaseError> {
-        Ok((self.slot(address, slot, place)?, false))
+        Ok((self.slot_of(address, slot, place, is_there)?, false))
     }
 
     fn code(&self, code_hash: B256) -> Result<Bytecode, DatabaseError> {

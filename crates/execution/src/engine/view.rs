@@ -233,7 +233,10 @@ impl<M: Source> Database for View<'_, M> {
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
         self.mark(|memory| memory.slot_mark(address, slot));
-        let found = self.memory.slot_and_stillness(address, slot, self.place);
+        // Who is noted there was read from the parent state: that spares a look which all threads would take
+        // at the same place.
+        let is_there = || self.still.contains_key(&address);
+        let found = self.memory.slot_and_stillness(address, slot, self.place, is_there);
         let found = found.and_then(|(value, is_still)| {
             let value = self.memory.parent().resolve(address, value, self.patience)?;
             Ok((value, is_still))
