@@ -89,6 +89,25 @@ impl Bench {
         Ok(time)
     }
 
+    /// The plain loop twice at once, each on its half of the block and knowing nothing of the other: no way to
+    /// run a block, but what two threads of this machine come to at the very most.
+    fn plain_halves(&self) -> anyhow::Result<f64> {
+        let Workload { transactions, receipts, .. } = &self.workload;
+        let halves = transactions.split_at(self.workload.len() / 2);
+        let mut databases = [self.database.clone(), self.database.clone()];
+        let [first, second] = &mut databases;
+        let (time, ((one, other), _)) = timed(ClockId::CLOCK_MONOTONIC, || {
+            let ran = rayon::join(
+                || first.run_block(&self.env, halves.0),
+                || second.run_block(&self.env, halves.1),
+            );
+            (ran, receipts_root_and_bloom(transactions, receipts))
+        });
+        let count = one?.receipts.len() + other?.receipts.len();
+        ensure!(count == receipts.len(), "{count} ran");
+        Ok(time)
+    }
+
     fn engine(
         &self,
         seeds: Vec<(usize, Outcome)>,
@@ -283,6 +302,23 @@ pub(super) fn threads(repeats: usize, report: &mut Report) -> anyhow::Result<()>
             bench.workload.name
         );
         report.add(what, (spread, "x"), detail, bounds);
+        let [mut plain, mut halves] = [const { Times(Vec::new()) }; 2];
+        let pool = pool(2)?;
+        for turn in 0..=repeats {
+            let one = pool.install(|| bench.plain_block(ClockId::CLOCK_MONOTONIC))?;
+            let other = pool.install(|| bench.plain_halves())?;
+            if turn > 0 {
+                plain.0.push(one);
+                halves.0.push(other);
+            }
+        }
+        let us = |times: &Times| format!("{:.2} µs", times.micros_each(&bench.workload));
+        let what = format!(
+            "2 threads, wall, plain loop over two plain loops with half a block each: {}",
+            bench.workload.name
+        );
+        let detail = format!("{} to {}", us(&plain), us(&halves));
+        report.add(what, (plain.over(&halves), "x"), detail, FREE);
     }
     Ok(())
 }
