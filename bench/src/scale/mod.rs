@@ -292,6 +292,7 @@ impl<'a> Bench<'a> {
         for (place, endpoint) in endpoints.iter().enumerate() {
             let metrics = metrics::read(endpoint).await?;
             if let Some(dir) = &self.args.keep_metrics {
+                std::fs::create_dir_all(dir)?;
                 let name = format!("run{}-{}-node{}.txt", self.run, setup.kind, place + 1);
                 std::fs::write(dir.join(name), metrics.text())?;
             }

@@ -294,7 +294,7 @@ impl Dispatcher {
             DispatchEvent::Applied { height } => self.gatherer.applied(now, height, &mut out),
             DispatchEvent::Block(work) => self.block(now, work, &mut out),
             DispatchEvent::OwnRun { gather, took_us } => {
-                self.gatherer.own_done(gather, took_us, &mut out);
+                self.gatherer.own_done(now, gather, took_us, &mut out);
             }
             DispatchEvent::Answered(answer) => {
                 let UnitAnswer { echo, executor: from, run_us, outcomes: bytes } = answer;

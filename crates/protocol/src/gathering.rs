@@ -315,9 +315,11 @@ impl<W: Work> Gatherer<W> {
         (gather, fence)
     }
 
-    /// This node has done its own part. Where that took longer than was thought, nobody else is late yet.
+    /// This node has done its own part. Where that took longer than was thought, nobody else is late yet, nor while this
+    /// node would still be busy with what is missing.
     pub(crate) fn own_done<C: From<Step<W>>>(
         &mut self,
+        now: Micros,
         gather: u64,
         took_us: u64,
         out: &mut Vec<C>,
@@ -325,7 +327,11 @@ impl<W: Work> Gatherer<W> {
         self.paces.leader(gather, took_us, &mut self.executors);
         let Some(open) = self.open.as_mut().filter(|open| open.gather() == gather) else { return };
         let (paces, executors) = (&self.paces, &self.executors);
-        open.own_done(|to, cost_us| executors.patience_us(to, paces.actual_us(cost_us)));
+        open.own_done(
+            now,
+            |to, cost_us| executors.patience_us(to, paces.actual_us(cost_us)),
+            |cost_us| paces.actual_us(cost_us),
+        );
         self.finish(out);
     }
 

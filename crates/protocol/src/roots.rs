@@ -236,7 +236,7 @@ impl RootSharer {
             RootEvent::Applied { height } => self.gatherer.applied(now, height, &mut out),
             RootEvent::Block(work) => self.block(now, &work, &mut out),
             RootEvent::OwnHashed { gather, took_us } => {
-                self.gatherer.own_done(gather, took_us, &mut out);
+                self.gatherer.own_done(now, gather, took_us, &mut out);
             }
             RootEvent::Answered(answer) => {
                 let RootAnswer { echo, owner: from, run_us, roots: bytes } = answer;

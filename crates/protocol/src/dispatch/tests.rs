@@ -368,6 +368,22 @@ fn nobody_is_late_where_the_leader_took_longer_than_was_thought() {
     assert_eq!(units_counted(&dispatcher, "given_up"), 0);
 }
 
+/// To wait as long as doing it would take costs at most as much again.
+#[test]
+fn nobody_is_late_while_the_leader_would_be_busy_with_what_is_missing() {
+    let mut dispatcher = dispatcher(&[2, 3]);
+    open(&mut dispatcher, Micros(0));
+    let cost_us = dispatcher.planner.cost_ns(&work(4, 9, 1).transactions[0]) / 1000;
+    let now = Micros(400_000);
+    let took_us = 200 * cost_us;
+    let commands = dispatcher.step(now, DispatchEvent::OwnRun { gather: 0, took_us });
+    let [Wake { at }] = commands[..] else { panic!("{commands:?}") };
+    // A third of the block took it so long; the others have the rest, and a little more than a third each.
+    assert!((2 * took_us..3 * took_us).contains(&at.since(now)), "{at:?}, {took_us}");
+    dispatcher.step(at, DispatchEvent::Timer);
+    assert_eq!(units_counted(&dispatcher, "given_up"), 2);
+}
+
 /// A block may be begun before its parent is applied; until then no member can begin, so none is late.
 #[test]
 fn nobody_is_late_before_the_leader_itself_has_applied_the_parent() {

@@ -5,13 +5,15 @@ use crate::units::{Fence, UnitId};
 use alloy_primitives::Bytes;
 use blockraft_primitives::{
     NodeId,
-    limits::{UNIT_PARENT_WAIT_MS, UNIT_RUN_US_MAX},
+    limits::{HEDGE_US_MAX, UNIT_PARENT_WAIT_MS, UNIT_RUN_US_MAX},
 };
 
 /// Attempts at a share: the first and one repetition.
 const ATTEMPT_COUNT_MAX: usize = 2;
 /// How long nobody is late because the block's parent is not applied here, microseconds.
 const PARENT_US_MAX: u64 = UNIT_PARENT_WAIT_MS * 1000;
+/// Longest patience with an attempt, microseconds.
+const PATIENCE_US_MAX: u64 = UNIT_RUN_US_MAX + HEDGE_US_MAX;
 
 /// A gathering.
 #[derive(Debug)]
@@ -214,13 +216,24 @@ impl<W: Work> Open<W> {
     }
 
     /// The leader has done its own part: from now on members may be late. They have so much patience, by member and
-    /// cost, if they had less.
-    pub(super) fn own_done(&mut self, patience_us: impl Fn(NodeId, u64) -> u64) {
+    /// cost, if they had less; and as long as the leader would take for all that is missing, by cost: to wait so long
+    /// costs at most as much again as to do it.
+    pub(super) fn own_done(
+        &mut self,
+        now: Micros,
+        patience_us: impl Fn(NodeId, u64) -> u64,
+        alone_us: impl Fn(u64) -> u64,
+    ) {
         self.own_done = true;
+        let missing = self.shares.iter().filter(|share| share.is_awaited());
+        let alone_us = alone_us(missing.map(|share| share.cost_us).fold(0, u64::saturating_add));
         for share in self.shares.iter_mut().filter(|share| share.is_awaited()) {
             let cost_us = share.cost_us;
             if let Some(attempt) = share.attempts.last_mut() {
-                attempt.patience_us = attempt.patience_us.max(patience_us(attempt.to, cost_us));
+                let rest_us =
+                    now.since(attempt.sent_at).saturating_add(alone_us).min(PATIENCE_US_MAX);
+                let patience_us = patience_us(attempt.to, cost_us).max(rest_us);
+                attempt.patience_us = attempt.patience_us.max(patience_us);
             }
         }
     }
