@@ -4,6 +4,7 @@ pub(crate) mod cgroup;
 pub(crate) mod metrics;
 pub(crate) mod replay;
 mod report;
+pub(crate) mod site;
 
 use crate::{
     agreement,
@@ -11,7 +12,6 @@ use crate::{
     generate::{GenArgs, Kind, generate},
     genesis::CHAIN_ID,
     output::Format,
-    process::blockraft_binary,
     send::{SendOptions, drive},
     state::seconds,
     workload::Workload,
@@ -22,6 +22,7 @@ use cgroup::{Group, Groups};
 use clap::Args;
 use nix::time::ClockId;
 use report::{Calibration, Run, Scale};
+use site::SiteArgs;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -31,8 +32,6 @@ use std::{
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// Hashes of the loop that tells whether the machine runs as fast as before.
 const CALIBRATION_HASHES: u32 = 200_000;
-/// Without a quota a lost heartbeat means a dead leader; under one it means that its share is used up.
-pub(crate) const SETTINGS: &str = "raft-heartbeat-ms = 250\nraft-election-ms = 2500\n";
 
 /// Measures clusters of several sizes whose nodes have the same share of a core each.
 #[derive(Args, Clone, Debug)]
@@ -55,12 +54,6 @@ pub(crate) struct ScaleArgs {
     /// Percent of a core that each node has; 0 runs without quotas.
     #[arg(long, default_value_t = 20)]
     quota: u64,
-    /// Percent of a core that the load generator has.
-    #[arg(long, default_value_t = 40)]
-    loader_quota: u64,
-    /// Seconds between blocks.
-    #[arg(long, default_value_t = 0.25)]
-    block_time: f64,
     /// Transactions in one request.
     #[arg(long, default_value_t = 50)]
     batch: usize,
@@ -79,21 +72,8 @@ pub(crate) struct ScaleArgs {
     /// Keep every node's `/metrics` after each run in this folder.
     #[arg(long)]
     keep_metrics: Option<PathBuf>,
-    /// More lines for every member's `node.toml`; may be repeated.
-    #[arg(long)]
-    setting: Vec<String>,
-    /// The `blockraft` program; the one beside this program when absent.
-    #[arg(long)]
-    bin: Option<PathBuf>,
-    /// RPC port of the first node; Raft ports begin 100 above.
-    #[arg(long, default_value_t = 21645)]
-    port: u16,
-    /// Where data directories are made, and removed after success; memory (`/dev/shm`) when there is such.
-    #[arg(long)]
-    dir: Option<PathBuf>,
-    /// Also writes the report as JSON to this file.
-    #[arg(long)]
-    report: Option<PathBuf>,
+    #[command(flatten)]
+    site: SiteArgs,
 }
 
 /// One thing to measure: a workload, so many nodes, and each node's share.
@@ -108,14 +88,7 @@ struct Setup {
 /// Runs the command. False when a replay or a node differed, or a transaction was lost.
 pub(crate) async fn run(args: &ScaleArgs, format: Format) -> anyhow::Result<bool> {
     ensure!(args.repeats > 0 && !args.nodes.is_empty(), "nothing to measure");
-    let memory = Path::new("/dev/shm");
-    let parent = match &args.dir {
-        Some(dir) => dir.clone(),
-        None if memory.is_dir() => memory.to_owned(),
-        None => std::env::temp_dir(),
-    };
-    let dir = parent.join(format!("blockraft-scale-{}", std::process::id()));
-    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let dir = args.site.make_dir("scale")?;
     format.note(format_args!("data and logs: {}", dir.display()));
     let result = tokio::select! {
         result = measure(args, &dir, format) => result,
@@ -144,9 +117,7 @@ async fn measure(args: &ScaleArgs, dir: &Path, format: Format) -> anyhow::Result
         }
     }
     let report = Scale::of(runs, bench.calibration);
-    if let Some(path) = &args.report {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    }
+    args.site.keep(&report)?;
     format.result(&report);
     Ok(report.is_clean())
 }
@@ -184,7 +155,7 @@ impl<'a> Bench<'a> {
         let groups = if args.quota > 0 {
             let mut groups = Groups::new()?;
             let loader = groups.make("loader")?;
-            loader.limit(Some(args.loader_quota))?;
+            loader.limit(Some(args.site.loader_quota))?;
             Some((groups, loader))
         } else {
             None
@@ -193,7 +164,7 @@ impl<'a> Bench<'a> {
         std::fs::write(&genesis, include_str!("../../../genesis/stress-10k.json"))?;
         let sign = |kind: &Kind| Ok((*kind, workload(args, *kind)?));
         let workloads = args.workloads.iter().map(sign).collect::<anyhow::Result<_>>()?;
-        let binary = blockraft_binary(args.bin.as_deref())?;
+        let binary = args.site.binary()?;
         let calibration = Calibration::default();
         Ok(Self { args, format, binary, dir, genesis, groups, workloads, calibration, run: 0 })
     }
@@ -208,13 +179,13 @@ impl<'a> Bench<'a> {
         // A node makes as many threads as it has cores when it starts: here, those that its share is of.
         let cores = setup.quota.div_ceil(100).max(1);
         groups.iter().try_for_each(|group| group.limit(Some(100 * cores)))?;
-        let settings = self.settings();
+        let settings = self.args.site.settings();
         let mut cluster = Cluster::start(&ClusterPlan {
             binary: &self.binary,
             genesis: &self.genesis,
             dir: &dir,
             count: setup.nodes,
-            port: self.args.port,
+            port: self.args.site.port,
             settings: &settings,
             join: groups.iter().map(|group| vec![group.procs()]).collect(),
         })
@@ -230,16 +201,6 @@ impl<'a> Bench<'a> {
         }
         std::fs::remove_dir_all(&dir)?;
         Ok(run)
-    }
-
-    /// The first lines of every `node.toml`.
-    fn settings(&self) -> String {
-        let mut text = format!("{SETTINGS}block-time = {:?}\n", self.args.block_time);
-        for line in &self.args.setting {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text
     }
 
     fn node_groups(&mut self, nodes: u16) -> anyhow::Result<Vec<Group>> {

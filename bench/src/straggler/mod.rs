@@ -9,11 +9,10 @@ use crate::{
     genesis::CHAIN_ID,
     http::Endpoint,
     output::Format,
-    process::blockraft_binary,
     scale::{
-        SETTINGS,
         cgroup::{Group, Groups},
         metrics, replay,
+        site::SiteArgs,
     },
     send::{SendOptions, drive},
     workload::Workload,
@@ -58,35 +57,15 @@ pub(crate) struct StragglerArgs {
     /// How many times slower the slow member is.
     #[arg(long, default_value_t = 20)]
     slower: u64,
-    /// Percent of a core that the load generator has.
-    #[arg(long, default_value_t = 40)]
-    loader_quota: u64,
-    /// Seconds between blocks.
-    #[arg(long, default_value_t = 0.25)]
-    block_time: f64,
-    /// More lines for every member's `node.toml`; may be repeated.
-    #[arg(long)]
-    setting: Vec<String>,
-    /// The `blockraft` program; the one beside this program when absent.
-    #[arg(long)]
-    bin: Option<PathBuf>,
-    /// RPC port of the first node; Raft ports begin 100 above.
-    #[arg(long, default_value_t = 21645)]
-    port: u16,
-    /// Where data directories are made, and removed after success.
-    #[arg(long, default_value = "/dev/shm")]
-    dir: PathBuf,
-    /// Also writes the report as JSON to this file.
-    #[arg(long)]
-    report: Option<PathBuf>,
+    #[command(flatten)]
+    site: SiteArgs,
 }
 
 /// Runs the command. False when something was lost, or a block took too long.
 pub(crate) async fn run(args: &StragglerArgs, format: Format) -> anyhow::Result<bool> {
     ensure!(args.nodes >= 3, "with fewer than three members a stopped one stops all");
     ensure!(args.slower >= 1 && args.slower <= args.quota, "a quota is whole percents of a core");
-    let dir = args.dir.join(format!("blockraft-straggler-{}", std::process::id()));
-    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let dir = args.site.make_dir("straggler")?;
     format.note(format_args!("data and logs: {}", dir.display()));
     let report = tokio::select! {
         report = measure(args, &dir, format) => report?,
@@ -96,9 +75,7 @@ pub(crate) async fn run(args: &StragglerArgs, format: Format) -> anyhow::Result<
         }
     };
     std::fs::remove_dir_all(&dir)?;
-    if let Some(path) = &args.report {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    }
+    args.site.keep(&report)?;
     format.result(&report);
     Ok(report.holds())
 }
@@ -106,7 +83,7 @@ pub(crate) async fn run(args: &StragglerArgs, format: Format) -> anyhow::Result<
 async fn measure(args: &StragglerArgs, dir: &Path, format: Format) -> anyhow::Result<Straggler> {
     let mut groups = Groups::new()?;
     let loader = groups.make("loader")?;
-    loader.limit(Some(args.loader_quota))?;
+    loader.limit(Some(args.site.loader_quota))?;
     let members: Vec<Group> = (1..=args.nodes)
         .map(|node| groups.make(&format!("node{node}")))
         .collect::<anyhow::Result<_>>()?;
@@ -114,15 +91,13 @@ async fn measure(args: &StragglerArgs, dir: &Path, format: Format) -> anyhow::Re
     members.iter().try_for_each(|group| group.limit(Some(100)))?;
     let genesis = dir.join("genesis.json");
     std::fs::write(&genesis, include_str!("../../../genesis/stress-10k.json"))?;
-    let mut settings = format!("{SETTINGS}block-time = {:?}\n", args.block_time);
-    args.setting.iter().for_each(|line| settings.extend([line.as_str(), "\n"]));
     let mut cluster = Cluster::start(&ClusterPlan {
-        binary: &blockraft_binary(args.bin.as_deref())?,
+        binary: &args.site.binary()?,
         genesis: &genesis,
         dir,
         count: args.nodes,
-        port: args.port,
-        settings: &settings,
+        port: args.site.port,
+        settings: &args.site.settings(),
         join: members.iter().map(|group| vec![group.procs()]).collect(),
     })
     .await?;

@@ -7,8 +7,8 @@
 //!
 //! **Invariants**: pure: no clock, no randomness, no file, no await; same parent state, attributes and
 //! candidates give the same block, bit for bit, on any number of threads; [`execute_block`] takes no short
-//! cut and is the oracle ([`PlainState`] is less: what speed is measured against). A reverting transaction is a receipt, never an error; only
-//! a state that cannot be read, or a block that breaks a rule, is an `Err`.
+//! cut and is the oracle ([`PlainState`] is less: what speed is measured against). A reverting transaction
+//! is a receipt, never an error; only a state that cannot be read, or a block that breaks a rule, is an `Err`.
 //!
 //! **Terms**: *attributes* are what the proposer chooses of a block; *candidates* are transactions it may
 //! take; a candidate is *included*, *skipped* (stays in the pool) or *dropped* (leaves it); a *diff* is the

@@ -182,9 +182,7 @@ fn sends_of<'b, 'a>(run: &'b [Entry<'a>]) -> Option<Vec<&'b Request<'a>>> {
 
 /// Answers them, each as if it had been sent alone.
 async fn send_all(api: &Arc<Api>, calls: Vec<&Request<'_>>) -> Vec<MethodResponse> {
-    let count = calls.len() as u64;
-    counter!("blockraft_rpc_server_calls_started_total", "method" => SEND).increment(count);
-    let started = tokio::time::Instant::now();
+    let counted = CountedSends::start(calls.len());
     let arguments: Vec<RpcResult<Bytes>> = calls.iter().map(|call| raw_of(call)).collect();
     let raw = arguments.iter().flatten().cloned().collect();
     let mut verdicts = api.submit_all(raw).await.into_iter();
@@ -205,12 +203,31 @@ async fn send_all(api: &Arc<Api>, calls: Vec<&Request<'_>>) -> Vec<MethodRespons
         }
     });
     let answers = answers.collect();
-    let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
-    duration.record_many(started.elapsed().as_secs_f64(), count as usize);
-    counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND).increment(successes);
-    counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
-        .increment(count - successes);
+    counted.end(successes);
     answers
+}
+
+/// What metrics tell of transactions that are handed over as one.
+pub(crate) struct CountedSends {
+    count: usize,
+    started: tokio::time::Instant,
+}
+
+impl CountedSends {
+    pub(crate) fn start(count: usize) -> Self {
+        counter!("blockraft_rpc_server_calls_started_total", "method" => SEND)
+            .increment(count as u64);
+        Self { count, started: tokio::time::Instant::now() }
+    }
+
+    pub(crate) fn end(self, successes: u64) {
+        let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
+        duration.record_many(self.started.elapsed().as_secs_f64(), self.count);
+        counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND)
+            .increment(successes);
+        counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
+            .increment(self.count as u64 - successes);
+    }
 }
 
 /// The one argument. What does not read as such is told in the words of every other call.

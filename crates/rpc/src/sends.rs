@@ -1,7 +1,12 @@
 //! Batches that are nothing but `eth_sendRawTransaction`, which is what load is made of: read and answered in one
 //! piece. Every other request goes on as it came, and so does every batch with something in it that is not plain.
 
-use crate::{SubmitError, Verdict, api::Api, errors::RpcError, middleware::SEND};
+use crate::{
+    SubmitError, Verdict,
+    api::Api,
+    errors::RpcError,
+    middleware::{CountedSends, SEND},
+};
 use alloy_primitives::{Bytes, hex};
 use blockraft_primitives::limits::RPC_BATCH_LEN_MAX;
 use futures::{FutureExt, future::BoxFuture};
@@ -18,7 +23,6 @@ use jsonrpsee::{
     },
     types::{ErrorObjectOwned, Id},
 };
-use metrics::{counter, histogram};
 use serde::Deserialize;
 use std::{
     iter::repeat_with,
@@ -138,15 +142,9 @@ fn read_sends(body: &[u8]) -> Option<(Vec<Id<'_>>, Vec<Bytes>)> {
 }
 
 async fn answer(api: &Arc<Api>, ids: &[Id<'_>], raw: Vec<Bytes>) -> Vec<u8> {
-    let count = ids.len() as u64;
-    counter!("blockraft_rpc_server_calls_started_total", "method" => SEND).increment(count);
-    let started = tokio::time::Instant::now();
+    let counted = CountedSends::start(ids.len());
     let (body, successes) = body_of(ids, api.submit_all(raw).await);
-    let duration = histogram!("blockraft_rpc_server_call_duration_seconds", "method" => SEND);
-    duration.record_many(started.elapsed().as_secs_f64(), ids.len());
-    counter!("blockraft_rpc_server_calls_successful_total", "method" => SEND).increment(successes);
-    counter!("blockraft_rpc_server_calls_failed_total", "method" => SEND)
-        .increment(count - successes);
+    counted.end(successes);
     body
 }
 
